@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+mod deadline;
+pub mod machine;
 pub mod registry;
 
+pub use deadline::deadline_ms;
+pub use machine::DrainMachine;
 pub use registry::{Counts, Entry, Kind, Registry, Tracked};
