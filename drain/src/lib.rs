@@ -1,9 +1,28 @@
 //! What happens when a node proxy must go.
+//!
+//! Elsewhere "drain" often means a signal for a graceful shutdown. Here it is everything between the moment when a
+//! process learns that it will end and the moment when nobody needs it any more, seen from the connections:
+//!
+//! - [`Registry`]: which connections the process answers for, with what is known of each;
+//! - [`DrainMachine`] and [`deadline_ms`]: the phases of a drain and its deadline;
+//! - [`passing`]: records and open sockets passed to another process on the same machine.
+//!
+//! Promises:
+//!
+//! - **Nothing is cut before the deadline**, except by someone at a keyboard who asks twice; and nothing is cut in silence.
+//! - **Peers are told** (GOAWAY) as soon as the drain begins, and while it lasts the log says what it waits for.
+//! - **The end is early when it can be:** the process ends as soon as its last connection does.
+//! - **A descriptor is passed or it is not.** The sender's copies stay as they are; the receiver holds all of a record or
+//!   nothing, never a part of it, and never believes a short count.
+//!
+//! What travels is opaque to this crate: it knows neither TLS nor HTTP/2 nor the daemon's facts of a connection. The
+//! machine takes its time from the caller, in milliseconds, so a test needs no clock.
 
 #![forbid(unsafe_code)]
 
 mod deadline;
 pub mod machine;
+pub mod passing;
 pub mod registry;
 
 pub use deadline::deadline_ms;
