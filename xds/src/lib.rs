@@ -1,1 +1,26 @@
-//! Placeholder.
+//! Typed mesh resources that cannot be invalid, and the store that the data path reads without locks.
+//!
+//! Three layers, each usable alone:
+//!
+//! * [`identity`] and [`resource`]: what the control plane says, parsed once. A [`Workload`], [`Service`] or
+//!   [`Authorization`] that exists has passed every check; whoever holds one need not check again.
+//! * [`store`]: the whole mesh as an immutable [`Snapshot`]. Readers load the current one without a lock and see
+//!   an update whole or not at all; a writer copies only the paths it changes.
+//! * [`upstream`]: which endpoint of a service a connection goes to, as a pure function.
+//!
+//! [`local`] reads resources from a file instead of a control plane.
+
+#![forbid(unsafe_code)]
+
+pub mod identity;
+pub mod local;
+pub mod resource;
+pub mod store;
+pub mod upstream;
+
+pub use identity::Identity;
+pub use resource::{
+    Authorization, AuthorizationSpec, NamespacedHostname, NetworkAddress, ResourceError, Service,
+    ServiceSpec, Workload, WorkloadSpec,
+};
+pub use store::{Snapshot, Store};

@@ -1,0 +1,196 @@
+//! The whole mesh at one moment.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::policies::{AppliedPolicy, Policies};
+use super::services::Services;
+use super::workloads::{Endpoints, Workloads};
+use crate::resource::{
+    Authorization, HealthPolicy, HealthStatus, NamespacedHostname, PortMap, Service, Workload,
+};
+use crate::upstream::Endpoint;
+
+/// The whole mesh at one moment. Never changes; cloning shares everything.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    pub(super) workloads: Workloads,
+    pub(super) services: Services,
+    pub(super) policies: Policies,
+    pub(super) generation: u64,
+}
+
+impl Snapshot {
+    /// Rises with each update of the store.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// A workload by its uid.
+    pub fn workload_by_uid(&self, uid: &str) -> Option<&Arc<Workload>> {
+        self.workloads.by_uid(uid)
+    }
+
+    /// The workload that owns an address. If several claim it: a pod before what users wrote, one in the mesh before
+    /// one outside, then the newest. Workloads in host network own no address.
+    pub fn workload_by_address(&self, network: &str, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.workloads.by_address(network, address.to_canonical())
+    }
+
+    /// The workload that a pod of this node is, by what the node agent knows of the pod.
+    pub fn local_workload(
+        &self,
+        namespace: &str,
+        name: &str,
+        service_account: &str,
+        node: Option<&str>,
+    ) -> Option<&Arc<Workload>> {
+        self.workloads.by_name(namespace, name).iter().find(|workload| {
+            *workload.service_account == *service_account && node.is_none_or(|node| *workload.node == *node)
+        })
+    }
+
+    /// A service by its key.
+    pub fn service_by_key(&self, key: &NamespacedHostname) -> Option<&Arc<Service>> {
+        self.services.by_key(key)
+    }
+
+    /// The service that a client in `client_namespace` means by a hostname: that of its own namespace, else a canonical
+    /// one, else the first by key; only those visible to it.
+    pub fn service_by_hostname(&self, client_namespace: &str, hostname: &str) -> Option<&Arc<Service>> {
+        self.services.by_hostname(hostname, client_namespace)
+    }
+
+    /// The service that a client in `client_namespace` means by a virtual address. An exact address comes before a
+    /// range; otherwise as [`Snapshot::service_by_hostname`], the longer of two ranges before canonical.
+    pub fn service_by_vip(
+        &self,
+        network: &str,
+        address: IpAddr,
+        client_namespace: &str,
+    ) -> Option<&Arc<Service>> {
+        self.services.by_vip(network, address.to_canonical(), client_namespace)
+    }
+
+    /// The endpoints of a service that its health policy admits, by uid.
+    pub fn endpoints<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Endpoint<'a>> {
+        let admits_all = service.health_policy() == HealthPolicy::AllowAll;
+        self.all_endpoints(service.key())
+            .filter(move |endpoint| admits_all || endpoint.workload.status == HealthStatus::Healthy)
+    }
+
+    /// Whether the workload is an endpoint of the service and its health policy admits it.
+    pub fn is_endpoint(&self, service: &Service, uid: &str) -> bool {
+        self.workloads.endpoints(service.key()).and_then(|endpoints| endpoints.get(uid)).is_some_and(
+            |workload| {
+                service.health_policy() == HealthPolicy::AllowAll || workload.status == HealthStatus::Healthy
+            },
+        )
+    }
+
+    /// A policy by its key `namespace/name`.
+    pub fn policy_by_key(&self, key: &str) -> Option<&Arc<Authorization>> {
+        self.policies.by_key(key)
+    }
+
+    /// The policies that apply to a workload: those of its namespace, the global ones, and those that it names, which
+    /// may be unknown.
+    pub fn policies_for<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = AppliedPolicy<'a>> {
+        self.policies.applied_to(workload)
+    }
+
+    /// All workloads, in no order.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.iter()
+    }
+
+    /// All services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.iter()
+    }
+
+    /// All policies, by key.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Authorization>> {
+        self.policies.iter()
+    }
+
+    /// The keys `workloads`, `services`, `policies` and `stagedServices` of `/config_dump`.
+    pub fn dump(&self) -> Dump<'_> {
+        let mut workloads: Vec<_> = self.workloads().map(Arc::as_ref).collect();
+        workloads.sort_unstable_by_key(|workload| &workload.uid);
+        let mut services: Vec<_> = self.services().map(Arc::as_ref).collect();
+        services.sort_unstable_by_key(|service| (&service.hostname, &service.namespace));
+        let staged = self.workloads.endpoints_by_service().map(|(service, _)| service);
+        Dump {
+            workloads,
+            services: services
+                .into_iter()
+                .map(|service| ServiceDump { service, endpoints: dump_endpoints(self.endpoints(service)) })
+                .collect(),
+            policies: self.policies().map(Arc::as_ref).collect(),
+            staged_services: staged
+                .filter(|service| self.service_by_key(service).is_none())
+                .map(|service| (service, dump_endpoints(self.all_endpoints(service))))
+                .collect(),
+        }
+    }
+
+    fn all_endpoints<'a>(&'a self, service: &'a NamespacedHostname) -> impl Iterator<Item = Endpoint<'a>> {
+        let workloads = self.workloads.endpoints(service).into_iter().flat_map(Endpoints::values);
+        workloads.filter_map(|workload| Some(Endpoint { workload, ports: workload.services.get(service)? }))
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("generation", &self.generation)
+            .field("workloads", &self.workloads.len())
+            .field("services", &self.services.len())
+            .field("policies", &self.policies().count())
+            .finish()
+    }
+}
+
+/// A snapshot in the shape that `istioctl ztunnel-config` reads; flatten it into the rest of `/config_dump`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dump<'a> {
+    workloads: Vec<&'a Workload>,
+    services: Vec<ServiceDump<'a>>,
+    policies: Vec<&'a Authorization>,
+    staged_services: BTreeMap<&'a NamespacedHostname, EndpointDumps<'a>>,
+}
+
+#[derive(Serialize)]
+struct ServiceDump<'a> {
+    #[serde(flatten)]
+    service: &'a Service,
+    endpoints: EndpointDumps<'a>,
+}
+
+/// By uid.
+type EndpointDumps<'a> = BTreeMap<&'a str, EndpointDump<'a>>;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EndpointDump<'a> {
+    workload_uid: &'a str,
+    port: &'a PortMap,
+    status: HealthStatus,
+}
+
+fn dump_endpoints<'a>(endpoints: impl Iterator<Item = Endpoint<'a>>) -> EndpointDumps<'a> {
+    endpoints
+        .map(|Endpoint { workload, ports }| {
+            (
+                &*workload.uid,
+                EndpointDump { workload_uid: &workload.uid, port: ports, status: workload.status },
+            )
+        })
+        .collect()
+}
