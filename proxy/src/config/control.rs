@@ -1,0 +1,173 @@
+//! What the control side needs to know: its HTTP servers, the log, how long a drain may take.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::data_plane::{bind_address, wildcard};
+use super::{ConfigError, Environment, ProxyConfig};
+
+/// Where the admin, metrics and readiness servers listen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdminConfig {
+    /// The admin server; loopback only, since it can stop the process.
+    pub admin: Vec<SocketAddr>,
+    /// The metrics server.
+    pub stats: SocketAddr,
+    /// The readiness server.
+    pub readiness: SocketAddr,
+    /// `ISTIO_META_ISTIO_VERSION`: the release that this proxy belongs to.
+    pub istio_version: String,
+}
+
+impl AdminConfig {
+    /// From ProxyConfig's `proxyAdminPort` and `statsPort`, `BIND_ADDRESS`, `IPV6_ENABLED` and
+    /// `ISTIO_META_ISTIO_VERSION`.
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        let proxy_config = ProxyConfig::from_environment(environment)?;
+        let admin_port = proxy_config.proxy_admin_port.unwrap_or(15000);
+        let wildcard = wildcard(environment)?;
+        Ok(Self {
+            admin: loopback(environment)?.into_iter().map(|ip| SocketAddr::new(ip, admin_port)).collect(),
+            stats: SocketAddr::new(wildcard, proxy_config.stats_port.unwrap_or(15020)),
+            readiness: SocketAddr::new(wildcard, 15021),
+            istio_version: environment.meta("ISTIO_VERSION")?.unwrap_or_else(|| "unknown".into()),
+        })
+    }
+}
+
+/// `BIND_ADDRESS` moves the admin server only to another loopback address: nobody else may reach it.
+fn loopback(environment: &Environment) -> Result<Vec<IpAddr>, ConfigError> {
+    if let Some(address) = bind_address(environment)?.filter(IpAddr::is_loopback) {
+        return Ok(vec![address]);
+    }
+    let mut addresses = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
+    if environment.ipv6()? {
+        addresses.push(Ipv6Addr::LOCALHOST.into());
+    }
+    Ok(addresses)
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogConfig {
+    /// `RUST_LOG`, in the form of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+    /// `LOG_FORMAT`.
+    pub format: LogFormat,
+}
+
+/// The shape of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LogFormat {
+    /// Columns separated by tabs.
+    Plain,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogConfig {
+    /// From `RUST_LOG` (default `info`) and `LOG_FORMAT` (default `plain`).
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        let format = match environment.get("LOG_FORMAT") {
+            None | Some("plain") => LogFormat::Plain,
+            Some("json") => LogFormat::Json,
+            Some(other) => {
+                return Err(ConfigError::new(
+                    "LOG_FORMAT",
+                    format!("{other:?} is not a format; use plain or json"),
+                ));
+            }
+        };
+        Ok(Self { filter: environment.get("RUST_LOG").unwrap_or("info").to_owned(), format })
+    }
+}
+
+/// What the deadline of a drain is computed from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainConfig {
+    /// `CONNECTION_TERMINATION_DEADLINE`: the deadline itself; wins.
+    pub deadline: Option<Duration>,
+    /// `TERMINATION_GRACE_PERIOD_SECONDS`: after that Kubernetes kills the process.
+    pub grace_period: Option<Duration>,
+}
+
+impl DrainConfig {
+    /// From `CONNECTION_TERMINATION_DEADLINE` and `TERMINATION_GRACE_PERIOD_SECONDS` (whole seconds).
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        const GRACE: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
+        let seconds = environment.parsed::<u32>(GRACE, "a number of whole seconds, such as 30")?;
+        Ok(Self {
+            deadline: environment.duration("CONNECTION_TERMINATION_DEADLINE")?,
+            grace_period: seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        Environment::from_variables(variables.iter().copied())
+    }
+
+    #[test]
+    fn servers_listen_where_stock_does() {
+        let admin = AdminConfig::from_environment(&environment(&[])).unwrap();
+        assert_eq!(admin.admin, ["127.0.0.1:15000".parse().unwrap(), "[::1]:15000".parse().unwrap()]);
+        assert_eq!(admin.stats, "[::]:15020".parse().unwrap());
+        assert_eq!(admin.readiness, "[::]:15021".parse().unwrap());
+        assert_eq!(admin.istio_version, "unknown");
+    }
+
+    #[test]
+    fn ports_come_from_proxy_config() {
+        let variables = [
+            ("PROXY_CONFIG", r#"{"proxyAdminPort": 15999, "statsPort": 15888}"#),
+            ("IPV6_ENABLED", "false"),
+            ("ISTIO_META_ISTIO_VERSION", "1.31.0"),
+        ];
+        let admin = AdminConfig::from_environment(&environment(&variables)).unwrap();
+        assert_eq!(admin.admin, ["127.0.0.1:15999".parse().unwrap()]);
+        assert_eq!(admin.stats, "0.0.0.0:15888".parse().unwrap());
+        assert_eq!(admin.istio_version, "1.31.0");
+    }
+
+    #[test]
+    fn the_admin_server_never_leaves_loopback() {
+        let admin =
+            |address| AdminConfig::from_environment(&environment(&[("BIND_ADDRESS", address)])).unwrap();
+        assert_eq!(admin("127.0.0.9").admin, ["127.0.0.9:15000".parse().unwrap()]);
+        assert_eq!(admin("10.0.0.9").admin[0], "127.0.0.1:15000".parse().unwrap());
+        assert_eq!(admin("10.0.0.9").stats, "10.0.0.9:15020".parse().unwrap());
+    }
+
+    #[test]
+    fn log_formats() {
+        let log = |format| LogConfig::from_environment(&environment(&[("LOG_FORMAT", format)]));
+        assert_eq!(log("").unwrap(), LogConfig { filter: "info".into(), format: LogFormat::Plain });
+        assert_eq!(log("json").unwrap().format, LogFormat::Json);
+        assert_eq!(
+            log("xml").unwrap_err().to_string(),
+            r#"LOG_FORMAT: "xml" is not a format; use plain or json"#
+        );
+    }
+
+    #[test]
+    fn a_grace_period_of_zero_is_a_value() {
+        let drain = DrainConfig::from_environment(&environment(&[("TERMINATION_GRACE_PERIOD_SECONDS", "0")]));
+        assert_eq!(drain.unwrap(), DrainConfig { deadline: None, grace_period: Some(Duration::ZERO) });
+        assert_eq!(
+            DrainConfig::from_environment(&environment(&[("TERMINATION_GRACE_PERIOD_SECONDS", "30s")]))
+                .unwrap_err()
+                .to_string(),
+            r#"TERMINATION_GRACE_PERIOD_SECONDS: "30s" is not a number of whole seconds, such as 30"#
+        );
+    }
+}

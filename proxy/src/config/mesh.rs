@@ -1,0 +1,247 @@
+//! Who this proxy is, and where it learns about the mesh.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::remote::{RemoteConfig, Server};
+use super::{ConfigError, Environment};
+
+/// `PROXY_MODE`: for whom the proxy works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProxyMode {
+    /// For every enrolled pod of the node.
+    Shared,
+    /// For one workload, named by `PROXY_WORKLOAD_INFO`.
+    Dedicated,
+}
+
+impl ProxyMode {
+    /// From `PROXY_MODE`; the default is shared, as in stock.
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        const NAME: &str = "PROXY_MODE";
+        match environment.get(NAME).unwrap_or("shared") {
+            "shared" => Err(ConfigError::new(NAME, "shared mode isn't built yet; set PROXY_MODE=dedicated")),
+            "dedicated" => Ok(Self::Dedicated),
+            other => Err(ConfigError::new(NAME, format!("{other:?} is not a mode; use shared or dedicated"))),
+        }
+    }
+}
+
+/// The one workload that a dedicated proxy works for, and its surroundings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadConfig {
+    /// The pod's name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its service account.
+    pub service_account: String,
+    /// The network that it is in; "" is a network too.
+    pub network: String,
+    /// The node that it runs on, if known.
+    pub node: Option<String>,
+    /// The cluster that it runs in.
+    pub cluster: String,
+    /// The DNS domain of the cluster's services.
+    pub cluster_domain: String,
+}
+
+impl WorkloadConfig {
+    /// From `PROXY_WORKLOAD_INFO` (`namespace/name/service-account`), `NETWORK`, `NODE_NAME`,
+    /// `ISTIO_META_CLUSTER_ID` or `CLUSTER_ID`, and `CLUSTER_DOMAIN`.
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        const NAME: &str = "PROXY_WORKLOAD_INFO";
+        let form = "namespace/name/service-account of the workload to serve";
+        let info = environment
+            .get(NAME)
+            .ok_or_else(|| ConfigError::new(NAME, format!("is not set; dedicated mode needs {form}")))?;
+        let [namespace, name, service_account] = info
+            .split('/')
+            .collect::<Vec<_>>()
+            .try_into()
+            .ok()
+            .filter(|parts: &[&str; 3]| parts.iter().all(|part| !part.is_empty()))
+            .ok_or_else(|| ConfigError::new(NAME, format!("{info:?} is not {form}")))?;
+        let cluster = match environment.meta("CLUSTER_ID")? {
+            Some(cluster) => cluster,
+            None => environment.get("CLUSTER_ID").unwrap_or("Kubernetes").to_owned(),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            service_account: service_account.to_owned(),
+            network: environment.get("NETWORK").unwrap_or_default().to_owned(),
+            node: environment.get("NODE_NAME").map(ToOwned::to_owned),
+            cluster,
+            cluster_domain: environment.get("CLUSTER_DOMAIN").unwrap_or("cluster.local").to_owned(),
+        })
+    }
+}
+
+/// Mesh state that is given rather than learnt from istiod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LocalXdsConfig {
+    /// `LOCAL_XDS_PATH`: a YAML file.
+    File(PathBuf),
+    /// `LOCAL_XDS`: the YAML itself.
+    Inline(String),
+}
+
+impl LocalXdsConfig {
+    /// From `LOCAL_XDS_PATH` or `LOCAL_XDS`; none if neither is set.
+    pub fn from_environment(environment: &Environment) -> Result<Option<Self>, ConfigError> {
+        match (environment.get("LOCAL_XDS_PATH"), environment.get("LOCAL_XDS")) {
+            (None, None) => Ok(None),
+            (Some(path), None) => Ok(Some(Self::File(environment.path(path)))),
+            (None, Some(yaml)) => Ok(Some(Self::Inline(yaml.to_owned()))),
+            (Some(_), Some(_)) => {
+                Err(ConfigError::new("LOCAL_XDS_PATH", "LOCAL_XDS is set as well; unset one of the two"))
+            }
+        }
+    }
+
+    /// The YAML text, and a name of its place for error messages.
+    pub fn read(&self) -> Result<(String, String), ConfigError> {
+        match self {
+            Self::Inline(yaml) => Ok((yaml.clone(), "LOCAL_XDS".into())),
+            Self::File(path) => match std::fs::read_to_string(path) {
+                Ok(yaml) => Ok((yaml, path.display().to_string())),
+                Err(error) => {
+                    let problem = format!("{} cannot be read: {error}", path.display());
+                    Err(ConfigError::new("LOCAL_XDS_PATH", problem))
+                }
+            },
+        }
+    }
+}
+
+/// Where certificates come from, and what is asked of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityConfig {
+    /// `TRUST_DOMAIN`: that of the identities that this proxy asks for.
+    pub trust_domain: String,
+    /// `SECRET_TTL`: the lifetime to ask for.
+    pub secret_ttl: Duration,
+    /// Who signs.
+    pub authority: CertificateAuthorityConfig,
+}
+
+/// Who signs certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CertificateAuthorityConfig {
+    /// `FAKE_CA=true`: a key that is printed in the source; whether this build has one is not decided here.
+    Fake,
+    /// `CA_ADDRESS`: istiod.
+    Remote(RemoteConfig),
+}
+
+impl IdentityConfig {
+    /// From `TRUST_DOMAIN`, `SECRET_TTL`, `FAKE_CA`, or else `CA_ADDRESS`, `CA_ROOT_CA` and `AUTH_TOKEN`.
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        let secret_ttl = environment.duration("SECRET_TTL")?.unwrap_or(Duration::from_secs(24 * 3600));
+        if secret_ttl < Duration::from_secs(1) {
+            return Err(ConfigError::new(
+                "SECRET_TTL",
+                format!("{secret_ttl:?} is too short; use at least 1s"),
+            ));
+        }
+        let authority = if environment.boolean("FAKE_CA", false)? {
+            CertificateAuthorityConfig::Fake
+        } else {
+            let remote = RemoteConfig::from_environment(environment, Server::CertificateAuthority)?;
+            let missing = || {
+                ConfigError::new("CA_ADDRESS", "is empty; set it to istiod's address, or set FAKE_CA=true")
+            };
+            CertificateAuthorityConfig::Remote(remote.ok_or_else(missing)?)
+        };
+        let trust_domain = environment.get("TRUST_DOMAIN").unwrap_or("cluster.local").to_owned();
+        Ok(Self { trust_domain, secret_ttl, authority })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        Environment::from_variables(variables.iter().copied())
+    }
+
+    fn refusal<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn modes() {
+        let mode = |value| ProxyMode::from_environment(&environment(&[("PROXY_MODE", value)]));
+        assert_eq!(mode("dedicated"), Ok(ProxyMode::Dedicated));
+        assert_eq!(refusal(mode("")), "PROXY_MODE: shared mode isn't built yet; set PROXY_MODE=dedicated");
+        assert_eq!(
+            refusal(mode("sidecar")),
+            r#"PROXY_MODE: "sidecar" is not a mode; use shared or dedicated"#
+        );
+    }
+
+    #[test]
+    fn the_workload_and_its_surroundings() {
+        let variables = [
+            ("PROXY_WORKLOAD_INFO", "shop/cart-7d9f/cart"),
+            ("NETWORK", "east"),
+            ("NODE_NAME", "node-1"),
+            ("CLUSTER_ID", "loses"),
+            ("ISTIO_META_CLUSTER_ID", "wins"),
+        ];
+        let workload = WorkloadConfig::from_environment(&environment(&variables)).unwrap();
+        assert_eq!(workload.namespace, "shop");
+        assert_eq!(workload.name, "cart-7d9f");
+        assert_eq!(workload.service_account, "cart");
+        assert_eq!((workload.network.as_str(), workload.node.as_deref()), ("east", Some("node-1")));
+        assert_eq!((workload.cluster.as_str(), workload.cluster_domain.as_str()), ("wins", "cluster.local"));
+    }
+
+    #[test]
+    fn an_unusable_workload_is_refused() {
+        let workload =
+            |value| WorkloadConfig::from_environment(&environment(&[("PROXY_WORKLOAD_INFO", value)]));
+        assert_eq!(
+            refusal(workload("")),
+            "PROXY_WORKLOAD_INFO: is not set; \
+             dedicated mode needs namespace/name/service-account of the workload to serve"
+        );
+        for value in ["a", "a/b", "a/b/c/d", "a//c"] {
+            assert!(refusal(workload(value)).contains("is not namespace/name/service-account"), "{value}");
+        }
+    }
+
+    #[test]
+    fn local_state_has_one_source() {
+        let both = LocalXdsConfig::from_environment(&environment(&[
+            ("LOCAL_XDS", "a: b"),
+            ("LOCAL_XDS_PATH", "/x"),
+        ]));
+        assert_eq!(refusal(both), "LOCAL_XDS_PATH: LOCAL_XDS is set as well; unset one of the two");
+        assert_eq!(LocalXdsConfig::from_environment(&environment(&[])), Ok(None));
+
+        let missing = environment(&[("LOCAL_XDS_PATH", "/no/such/file.yaml")]);
+        let missing = LocalXdsConfig::from_environment(&missing).unwrap().unwrap();
+        assert_eq!(
+            refusal(missing.read()),
+            "LOCAL_XDS_PATH: /no/such/file.yaml cannot be read: No such file or directory (os error 2)"
+        );
+    }
+
+    #[test]
+    fn a_fake_authority_needs_nothing_else() {
+        let identity = IdentityConfig::from_environment(&environment(&[("FAKE_CA", "true")])).unwrap();
+        assert_eq!(identity.authority, CertificateAuthorityConfig::Fake);
+        assert_eq!((identity.trust_domain.as_str(), identity.secret_ttl.as_secs()), ("cluster.local", 86400));
+        assert!(IdentityConfig::from_environment(&environment(&[("CA_ADDRESS", "")])).is_err());
+    }
+}
