@@ -87,25 +87,24 @@ impl LogConfig {
     }
 }
 
-/// What the deadline of a drain is computed from.
+/// How long a drain may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainConfig {
-    /// `CONNECTION_TERMINATION_DEADLINE`: the deadline itself; wins.
-    pub deadline: Option<Duration>,
-    /// `TERMINATION_GRACE_PERIOD_SECONDS`: after that Kubernetes kills the process.
-    pub grace_period: Option<Duration>,
+    /// From its begin until everything that is left gets cut.
+    pub deadline: Duration,
 }
 
 impl DrainConfig {
-    /// From `CONNECTION_TERMINATION_DEADLINE` and `TERMINATION_GRACE_PERIOD_SECONDS` (whole seconds).
+    /// From `CONNECTION_TERMINATION_DEADLINE`, else `TERMINATION_GRACE_PERIOD_SECONDS` (whole seconds);
+    /// see [`drain::deadline_ms`].
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         const GRACE: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
-        let seconds = environment.parsed::<u32>(GRACE, "a number of whole seconds, such as 30")?;
-        Ok(Self {
-            deadline: environment.duration("CONNECTION_TERMINATION_DEADLINE")?,
-            grace_period: seconds.map(|seconds| Duration::from_secs(seconds.into())),
-        })
+        let grace = environment.parsed::<u32>(GRACE, "a number of whole seconds, such as 30")?;
+        let explicit = environment.duration("CONNECTION_TERMINATION_DEADLINE")?;
+        let explicit_ms = explicit.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+        let deadline = Duration::from_millis(drain::deadline_ms(explicit_ms, grace.map(u64::from)));
+        Ok(Self { deadline })
     }
 }
 
@@ -160,13 +159,15 @@ mod tests {
     }
 
     #[test]
-    fn a_grace_period_of_zero_is_a_value() {
-        let drain = DrainConfig::from_environment(&environment(&[("TERMINATION_GRACE_PERIOD_SECONDS", "0")]));
-        assert_eq!(drain.unwrap(), DrainConfig { deadline: None, grace_period: Some(Duration::ZERO) });
+    fn the_deadline_fits_into_the_grace_period() {
+        let deadline = |variables| DrainConfig::from_environment(&environment(variables)).map(|c| c.deadline);
+        let seconds = |n| Ok(Duration::from_secs(n));
+        assert_eq!(deadline(&[("TERMINATION_GRACE_PERIOD_SECONDS", "30")]), seconds(25));
+        assert_eq!(deadline(&[("TERMINATION_GRACE_PERIOD_SECONDS", "0")]), seconds(1));
+        let both = [("TERMINATION_GRACE_PERIOD_SECONDS", "30"), ("CONNECTION_TERMINATION_DEADLINE", "2m")];
+        assert_eq!(deadline(&both), seconds(120));
         assert_eq!(
-            DrainConfig::from_environment(&environment(&[("TERMINATION_GRACE_PERIOD_SECONDS", "30s")]))
-                .unwrap_err()
-                .to_string(),
+            deadline(&[("TERMINATION_GRACE_PERIOD_SECONDS", "30s")]).unwrap_err().to_string(),
             r#"TERMINATION_GRACE_PERIOD_SECONDS: "30s" is not a number of whole seconds, such as 30"#
         );
     }
