@@ -1,0 +1,22 @@
+//! What the process says about itself: log, access log, metrics.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`log`] | lines in stock's shapes, written by a thread of their own; a filter that can be changed |
+//! | [`facts`] | who talks to whom over one connection |
+//! | [`observation`] | one user connection from open to close: counters and its line in the access log |
+//! | [`metrics`] | every metric family, and how they are exposed |
+
+pub mod facts;
+pub mod labels;
+pub mod log;
+pub mod metrics;
+pub mod observation;
+pub mod process;
+
+mod access_log;
+
+pub use facts::{ConnectionFacts, Direction, Party, ServiceFacts};
+pub use labels::ResponseFlags;
+pub use metrics::{MoveResult, Open, Telemetry, TunnelRole};
+pub use observation::{Failure, Observation, refused_early};
