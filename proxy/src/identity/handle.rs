@@ -1,0 +1,99 @@
+//! What a worker holds: a look into the published certificates, and a way to ask for one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use xds::Identity;
+
+use super::certificate::Credentials;
+use super::summary::CertificateSummary;
+
+/// What is known of an identity's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup<C = Arc<Credentials>> {
+    /// There is a valid one.
+    Ready(C),
+    /// There will be an answer: ask by [`Certificates::request`].
+    Pending,
+    /// There is none, and why. The manager goes on trying by itself.
+    Unavailable(Arc<str>),
+}
+
+impl<C> Lookup<C> {
+    /// Whether an answer is still to come.
+    pub fn is_pending(&self) -> bool {
+        matches!(self, Self::Pending)
+    }
+}
+
+/// The certificates of this node. Cheap to clone; every worker has one. No method blocks.
+#[derive(Clone)]
+pub struct Certificates {
+    published: Arc<ArcSwap<Published>>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// Called once, on the control thread (or on the caller's, if the manager is gone): must not block.
+pub(super) type Wake = Box<dyn FnOnce() + Send>;
+
+/// What the handles ask of the manager.
+pub(super) enum Command {
+    Request { identity: Identity, wake: Wake },
+    WarmUp { identity: Identity },
+}
+
+/// What the manager has to say, whole: a reader sees one state of it.
+#[derive(Default)]
+pub(super) struct Published {
+    pub(super) certificates: HashMap<Identity, Lookup>,
+    /// The manager is gone: nothing that is pending will come.
+    pub(super) stopped: bool,
+}
+
+impl Certificates {
+    pub(super) fn new(published: Arc<ArcSwap<Published>>, commands: mpsc::UnboundedSender<Command>) -> Self {
+        Self { published, commands }
+    }
+
+    /// What is known of the identity's certificate. Takes no lock. [`Lookup::Pending`] if nobody has asked for it yet.
+    pub fn lookup(&self, identity: &Identity) -> Lookup {
+        let published = self.published.load();
+        match published.certificates.get(identity) {
+            None | Some(Lookup::Pending) if published.stopped => {
+                Lookup::Unavailable("the certificate manager has stopped".into())
+            }
+            None => Lookup::Pending,
+            Some(known) => known.clone(),
+        }
+    }
+
+    /// A connection waits for this certificate: it goes before everything else.
+    ///
+    /// `wake` is called once, when [`lookup`](Self::lookup) isn't pending any more, for better or worse. It runs on
+    /// the control thread and must not block.
+    pub fn request(&self, identity: &Identity, wake: Box<dyn FnOnce() + Send>) {
+        let command = Command::Request { identity: identity.clone(), wake };
+        if let Err(mpsc::error::SendError(Command::Request { wake, .. })) = self.commands.send(command) {
+            wake();
+        }
+    }
+
+    /// This certificate will be needed: it is fetched when no connection waits for another one.
+    pub fn warm_up(&self, identity: &Identity) {
+        // Without a manager there is nothing to prepare for.
+        let _ = self.commands.send(Command::WarmUp { identity: identity.clone() });
+    }
+
+    /// All certificates, without their keys, in the order of the identities.
+    pub fn summaries(&self) -> Vec<CertificateSummary> {
+        let published = self.published.load();
+        let mut identities: Vec<&Identity> = published.certificates.keys().collect();
+        identities.sort();
+        identities
+            .into_iter()
+            .map(|identity| CertificateSummary::new(identity, &self.lookup(identity)))
+            .collect()
+    }
+}
