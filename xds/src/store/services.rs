@@ -68,20 +68,20 @@ impl Services {
         services
             .iter()
             .filter(|service| service.is_visible_to(client_namespace))
-            .max_by_key(|service| preference(service, client_namespace, 0))
+            .max_by_key(|service| preference(service, Some(client_namespace), 0))
     }
 
     /// Of the services with this very address that the client may use: the one of its own namespace, else a canonical
     /// one, else the first. Without one, of the services with a range around the address: the client's own namespace
-    /// counts most, then the longer prefix, then canonical.
+    /// counts most, then the longer prefix, then canonical. Without a client all services may be used.
     pub(super) fn by_vip(
         &self,
         network: &str,
         address: IpAddr,
-        client_namespace: &str,
+        client_namespace: Option<&str>,
     ) -> Option<&Arc<Service>> {
         let usable = |(in_network, service): &&InNetwork| {
-            **in_network == *network && service.is_visible_to(client_namespace)
+            **in_network == *network && client_namespace.is_none_or(|client| service.is_visible_to(client))
         };
         let exact = self
             .by_vip
@@ -148,8 +148,8 @@ impl Default for Services {
 }
 
 /// Which of several services a client prefers (the greater); of equals the first by key.
-fn preference<'a>(service: &'a Service, client_namespace: &str, prefix: u8) -> impl Ord + use<'a> {
-    let own_namespace = *service.namespace == *client_namespace;
+fn preference<'a>(service: &'a Service, client_namespace: Option<&str>, prefix: u8) -> impl Ord + use<'a> {
+    let own_namespace = client_namespace == Some(&*service.namespace);
     (own_namespace, prefix, service.canonical, std::cmp::Reverse(service.key()))
 }
 

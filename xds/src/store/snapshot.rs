@@ -73,7 +73,12 @@ impl Snapshot {
         address: IpAddr,
         client_namespace: &str,
     ) -> Option<&Arc<Service>> {
-        self.services.by_vip(network, address.to_canonical(), client_namespace)
+        self.services.by_vip(network, address.to_canonical(), Some(client_namespace))
+    }
+
+    /// The service at a virtual address as the mesh itself sees it, visible to a client or not.
+    pub fn any_service_by_vip(&self, network: &str, address: IpAddr) -> Option<&Arc<Service>> {
+        self.services.by_vip(network, address.to_canonical(), None)
     }
 
     /// The endpoints of a service that its health policy admits, by uid.
