@@ -10,7 +10,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 /// `time<TAB>level<TAB>scope[:span{fields}]…<TAB>message[<TAB>k=v k="v"…]`
 pub(super) struct Plain;
@@ -31,7 +31,7 @@ where
     ) -> fmt::Result {
         SystemTime.format_time(&mut line)?;
         write!(line, "\t{}\t{}", level(event), scope(event))?;
-        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
             write!(line, ":{}", span.name())?;
             let extensions = span.extensions();
             if let Some(fields) = extensions.get::<FormattedFields<N>>().filter(|fields| !fields.is_empty()) {
@@ -90,7 +90,7 @@ impl Json {
         let JsonVisitor { mut map, message, result } = visitor;
         result?;
         map.serialize_entry("message", &message)?;
-        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
             let extensions = span.extensions();
             let fields = extensions.get::<FormattedFields<N>>().map_or("", |fields| fields.as_str());
             let fields: serde_json::Value = serde_json::from_str(fields).unwrap_or_default();
@@ -232,7 +232,7 @@ mod tests {
         let [time, level, scope, rest] = [(); 4].map(|()| columns.next().unwrap());
         let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
         assert_eq!(shape, "9999-99-99T99:99:99.999999Z");
-        assert!(level.chars().all(|c| c.is_alphanumeric()), "{level}");
+        assert!(level.chars().all(char::is_alphanumeric), "{level}");
         let first = scope.split(['{']).next().unwrap();
         assert!(first.chars().all(|c| c.is_alphanumeric() || "_.:".contains(c)), "{scope}");
         [time, level, scope, rest]
