@@ -1,0 +1,110 @@
+//! Whether this proxy is ready for traffic; what a rolling update waits for.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::info;
+
+use crate::http_server::{self, Method, Response, StatusCode, Stop, empty, text};
+
+/// The set of things that must still happen before this proxy is ready. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<BTreeSet<&'static str>>>);
+
+/// Something that is not ready yet. Dropping it says that it is.
+#[derive(Debug)]
+#[must_use = "dropping it at once makes it ready at once"]
+pub struct Pending {
+    name: &'static str,
+    readiness: Readiness,
+}
+
+impl Readiness {
+    /// Makes the proxy unready until the task is dropped. Two tasks of one name are one.
+    pub fn pending(&self, name: &'static str) -> Pending {
+        self.lock().insert(name);
+        Pending { name, readiness: self.clone() }
+    }
+
+    /// What is not ready, in the order of the alphabet.
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.lock().iter().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<&'static str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let mut missing = self.readiness.lock();
+        missing.remove(self.name);
+        let rest = missing.iter().copied().collect::<Vec<_>>().join(", ");
+        drop(missing);
+        if rest.is_empty() {
+            info!(task = self.name, "ready");
+        } else {
+            info!(task = self.name, pending = %rest, "a task is ready");
+        }
+    }
+}
+
+/// Serves `GET /healthz/ready` until `stop`: 200 if ready, else 500 with what is missing.
+pub fn serve(
+    listener: std::net::TcpListener,
+    readiness: Readiness,
+    stop: Stop,
+) -> io::Result<impl Future<Output = ()> + Send> {
+    let handle = move |head: &hyper::http::request::Parts| match (head.uri.path(), &head.method) {
+        ("/healthz/ready", &Method::GET) => reply(&readiness.missing()),
+        ("/healthz/ready", _) => empty(StatusCode::METHOD_NOT_ALLOWED),
+        _ => empty(StatusCode::NOT_FOUND),
+    };
+    http_server::serve("readiness", listener, handle, stop)
+}
+
+fn reply(missing: &[&str]) -> Response {
+    if missing.is_empty() {
+        return text(StatusCode::OK, "ready\n");
+    }
+    text(StatusCode::INTERNAL_SERVER_ERROR, format!("not ready, pending: {}\n", missing.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::http_server::testing::{block_on, listener, request};
+
+    #[test]
+    fn the_probe_sees_what_is_missing() {
+        block_on(async {
+            let (listener, address) = listener();
+            let (_stop, stopped) = watch::channel(false);
+            let readiness = Readiness::default();
+            let state = readiness.pending("state manager");
+            let proxy = readiness.pending("proxy");
+            tokio::spawn(serve(listener, readiness.clone(), stopped).unwrap());
+            let probe = async || {
+                let (status, _, body) = request(address, "GET", "/healthz/ready", "").await;
+                (status, body)
+            };
+
+            assert_eq!(probe().await, (500, "not ready, pending: proxy, state manager\n".to_owned()));
+            drop(state);
+            assert_eq!(probe().await, (500, "not ready, pending: proxy\n".to_owned()));
+            drop(proxy);
+            assert_eq!(probe().await, (200, "ready\n".to_owned()));
+            let again = readiness.pending("proxy");
+            assert_eq!(probe().await.0, 500);
+            drop(again);
+
+            assert_eq!(request(address, "POST", "/healthz/ready", "").await.0, 405);
+            assert_eq!(request(address, "GET", "/", "").await.0, 404);
+        });
+    }
+}
