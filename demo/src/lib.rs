@@ -1,1 +1,21 @@
-//! Placeholder.
+//! A mesh of real processes on one machine: two node proxies, a server and clients, every byte checked.
+//!
+//! The binary shows it for a few seconds and passes judgement. Tests and benches use the parts:
+//!
+//! - [`node`]: one proxy process: start, wait until ready, ask for metrics, stop;
+//! - [`mesh`]: what the proxies know of the cluster, as Istio's local configuration file;
+//! - [`traffic`]: the applications, in every pattern that matters to a proxy;
+//! - [`stage`]: two nodes and a server, on loopback addresses or in network namespaces;
+//! - [`show`], [`display`], [`report`]: the timed run, what the reader sees of it, and the verdict.
+
+pub mod addresses;
+pub mod arguments;
+pub mod display;
+pub mod mesh;
+pub mod netns;
+pub mod node;
+pub mod place;
+pub mod report;
+pub mod show;
+pub mod stage;
+pub mod traffic;

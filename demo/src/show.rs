@@ -1,0 +1,249 @@
+//! The demonstration: a stage, load for a while, a look at everything several times a second, a verdict.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::addresses::NoAddresses;
+use crate::arguments::Arguments;
+use crate::display::{Display, Moment};
+use crate::netns::NetnsError;
+use crate::node::{NodeError, Proxy};
+use crate::report::{LatencyFigures, NodeFigures, Observations, Report};
+use crate::stage::{NodeSettings, Site, Stage, StageError};
+use crate::traffic::{ApplicationError, Clients, Plan};
+
+/// Why it did not come to a verdict on traffic.
+#[derive(Debug, thiserror::Error)]
+pub enum ShowError {
+    /// The stage could not be set up.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// A node failed.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The clients could not be started.
+    #[error(transparent)]
+    Application(#[from] ApplicationError),
+    /// The loopback addresses are all in use.
+    #[error(transparent)]
+    Addresses(#[from] NoAddresses),
+    /// The network namespaces could not be made.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The report could not be written.
+    #[error("the figures cannot be written to {path}: {source}")]
+    Json {
+        /// Where to.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No directory for logs, or nobody reads what is shown.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It was told to stop before any traffic.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Shows the mesh at work, writes the JSON file if there shall be one, and returns the verdict. Every process and
+/// namespace is gone afterwards. Once `interrupted` is true it comes to an end soon.
+pub fn run<W: Write>(arguments: &Arguments, interrupted: &AtomicBool, display: &mut Display<W>) -> Report {
+    let report = match try_run(arguments, interrupted, display) {
+        Ok(report) => report,
+        Err(error) => {
+            // In full here, with its lines; the verdict has it in one.
+            display.say(&format!("\n{error}\n")).ok();
+            Report::failed(error.to_string())
+        }
+    };
+    let Some(path) = &arguments.json else { return report };
+    match write_json(path, &report) {
+        Ok(()) => report,
+        Err(source) => {
+            let error = ShowError::Json { path: path.display().to_string(), source };
+            let reasons = [report.reasons, vec![error.to_string()]].concat();
+            Report { passed: false, reasons, ..report }
+        }
+    }
+}
+
+fn write_json(path: &Path, report: &Report) -> io::Result<()> {
+    let mut json = serde_json::to_vec_pretty(report)?;
+    json.push(b'\n');
+    fs::write(path, json)
+}
+
+fn try_run<W: Write>(
+    arguments: &Arguments,
+    interrupted: &AtomicBool,
+    display: &mut Display<W>,
+) -> Result<Report, ShowError> {
+    let logs = tempfile::Builder::new().prefix("demo-").tempdir()?;
+    let proxy = match &arguments.proxy {
+        Some(program) => Proxy::at(program),
+        None => Proxy::own()?,
+    };
+    let settings = NodeSettings {
+        workers: WORKERS,
+        move_interval: arguments.move_interval,
+        // Several tunnels side by side are more to look at than one.
+        environment: vec![("POOL_MAX_STREAMS_PER_CONNECTION".to_owned(), STREAMS_PER_TUNNEL.to_string())],
+    };
+    display.say(introduction(arguments))?;
+    let site = if arguments.netns { Site::namespaces()? } else { Site::loopback()? };
+    let report = Stage::start(site, &proxy, &settings, logs.path())
+        .map_err(ShowError::from)
+        .and_then(|stage| perform(stage, arguments, interrupted, display));
+    if !report.as_ref().is_ok_and(|report| report.passed) {
+        let kept = logs.keep();
+        display.say(&format!("The logs of both nodes are in {}", kept.display()))?;
+    }
+    report
+}
+
+fn introduction(arguments: &Arguments) -> &'static str {
+    if arguments.netns {
+        "Two network namespaces, a node proxy in each. Applications dial each other; iptables hands\n\
+         their connections to the proxies, which carry them through a tunnel (HBONE: HTTP/2 over mutual TLS).\n"
+    } else {
+        "Two node proxies on loopback addresses. Clients dial the server through their node (SOCKS5);\n\
+         the nodes carry the connections through a tunnel (HBONE: HTTP/2 over mutual TLS):\n\n  \
+         clients --> node-client == tunnels ==> node-server --> server\n\n\
+         Every byte is checked at both ends. All the while the tunnels move between worker threads.\n"
+    }
+}
+
+fn perform<W: Write>(
+    mut stage: Stage,
+    arguments: &Arguments,
+    interrupted: &AtomicBool,
+    display: &mut Display<W>,
+) -> Result<Report, ShowError> {
+    let (client_before, server_before) = look(&mut stage)?;
+    if interrupted.load(Ordering::Relaxed) {
+        return Err(ShowError::Interrupted);
+    }
+    let clients = stage.clients(plan())?;
+    let begun = Instant::now();
+    let mut watch = Watch { begun, total: arguments.duration, last: (begun, 0) };
+    let mut incidents = Vec::new();
+    let (mut client_last, mut server_last) = (client_before.clone(), server_before.clone());
+    while begun.elapsed() < arguments.duration {
+        thread::sleep(LOOK_INTERVAL.min(arguments.duration.saturating_sub(begun.elapsed())));
+        if interrupted.load(Ordering::Relaxed) {
+            incidents.push("interrupted".to_owned());
+            break;
+        }
+        match look(&mut stage) {
+            Ok((client, server)) => (client_last, server_last) = (client, server),
+            Err(error) => {
+                display.say(&format!("\n{error}\n"))?;
+                incidents.push(error.to_string());
+                break;
+            }
+        }
+        display.show(&watch.moment(&clients, &stage, &client_last, &server_last))?;
+    }
+    let duration = begun.elapsed();
+    // After an incident nobody waits for connections that cannot end.
+    clients.finish(if incidents.is_empty() { FINISH_PATIENCE } else { Duration::ZERO });
+    settle(&stage);
+    let server_node_after = match stage.server_node.metrics() {
+        Ok(metrics) => NodeFigures::read(&metrics),
+        Err(error) => {
+            incidents.push(error.to_string());
+            server_last.clone()
+        }
+    };
+    let observations = Observations {
+        duration,
+        clients: clients.tally().counts(),
+        server: stage.server.tally().counts(),
+        latencies: clients.tally().latencies(),
+        client_node: [client_before, client_last],
+        server_node: [server_before, server_last],
+        server_node_after,
+        moving: arguments.move_interval.is_some(),
+        expected_identity: stage.client_identity.clone(),
+        incidents,
+    };
+    stage.stop()?;
+    Ok(Report::of(&observations))
+}
+
+fn look(stage: &mut Stage) -> Result<(NodeFigures, NodeFigures), NodeError> {
+    stage.client_node.check_alive()?;
+    stage.server_node.check_alive()?;
+    let (client, server) = (stage.client_node.metrics()?, stage.server_node.metrics()?);
+    Ok((NodeFigures::read(&client), NodeFigures::read(&server)))
+}
+
+/// The clients have ended; the server learns of the last ends a moment later.
+fn settle(stage: &Stage) {
+    let begun = Instant::now();
+    while stage.server.tally().counts().open() > 0 && begun.elapsed() < SETTLE_PATIENCE {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What is needed to tell a rate.
+struct Watch {
+    begun: Instant,
+    total: Duration,
+    last: (Instant, u64),
+}
+
+impl Watch {
+    fn moment(
+        &mut self,
+        clients: &Clients,
+        stage: &Stage,
+        client_node: &NodeFigures,
+        server_node: &NodeFigures,
+    ) -> Moment {
+        let now = Instant::now();
+        let (client, server) = (clients.tally().counts(), stage.server.tally().counts());
+        let bytes = client.checked + server.checked;
+        let (before, bytes_before) = std::mem::replace(&mut self.last, (now, bytes));
+        let passed = now.duration_since(before).as_secs_f64().max(f64::MIN_POSITIVE);
+        let pause = client_node.pause.clone().merged(&server_node.pause);
+        Moment {
+            elapsed: now.duration_since(self.begun),
+            total: self.total,
+            open: client.open(),
+            opened: client.opened,
+            failed: client.failed + server.failed,
+            bytes,
+            bytes_per_second: (bytes - bytes_before) as f64 / passed,
+            requests: client.answers,
+            latency: LatencyFigures::of(&clients.tally().latencies().recent),
+            tunnels: client_node.tunnels_open,
+            moves: client_node.moves + server_node.moves,
+            pause_bound: pause.bound(0.99),
+            identities: server_node.identities.clone(),
+        }
+    }
+}
+
+fn plan() -> Plan {
+    Plan {
+        bulk: 4,
+        requests: 8,
+        fresh: 2,
+        half_close: 2,
+        idle: 100,
+        idle_pause: Duration::from_secs(3),
+        seed: fastrand::u64(1..1 << 31),
+    }
+}
+
+const WORKERS: usize = 2;
+const STREAMS_PER_TUNNEL: usize = 32;
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const FINISH_PATIENCE: Duration = Duration::from_secs(15);
+const SETTLE_PATIENCE: Duration = Duration::from_secs(3);

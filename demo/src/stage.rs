@@ -1,0 +1,191 @@
+//! Two nodes with their applications, ready for traffic.
+//!
+//! ```text
+//!  clients ──▶ node-client ══ HBONE (mutual TLS) ══▶ node-server ──▶ server
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::addresses::{LoopbackAddresses, NoAddresses};
+use crate::mesh::{Mesh, Service, Workload};
+use crate::netns::{Namespaces, NetnsError, PACKET_MARK};
+use crate::node::{Node, NodeConfig, NodeError, PORTS, Proxy};
+use crate::place::Place;
+use crate::traffic::{ApplicationError, Clients, Dial, Plan, Server};
+
+/// Where the two nodes live.
+#[derive(Debug)]
+pub struct Site {
+    client: Spot,
+    server: Spot,
+    service: IpAddr,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+struct Spot {
+    place: Place,
+    address: IpAddr,
+}
+
+/// What has to live as long as the site does.
+#[derive(Debug)]
+enum Kind {
+    Loopback(
+        #[expect(dead_code, reason = "held for its Drop: the addresses are free afterwards")]
+        LoopbackAddresses,
+    ),
+    Namespaces(#[expect(dead_code, reason = "held for its Drop, which removes the namespaces")] Namespaces),
+}
+
+impl Site {
+    /// Loopback addresses of this machine; the clients use SOCKS5.
+    ///
+    /// # Errors
+    /// No addresses are free.
+    pub fn loopback() -> Result<Self, NoAddresses> {
+        let mut ports = PORTS.to_vec();
+        ports.push(SERVER_PORT);
+        let addresses = LoopbackAddresses::claim(&ports)?;
+        Ok(Self {
+            client: Spot { place: Place::Here, address: addresses.client },
+            server: Spot { place: Place::Here, address: addresses.server },
+            service: addresses.service,
+            kind: Kind::Loopback(addresses),
+        })
+    }
+
+    /// Two network namespaces with redirection; the clients dial the server itself.
+    ///
+    /// # Errors
+    /// As [`Namespaces::create`].
+    pub fn namespaces() -> Result<Self, NetnsError> {
+        let namespaces = Namespaces::create()?;
+        Ok(Self {
+            client: Spot { place: namespaces.client(), address: Namespaces::CLIENT },
+            server: Spot { place: namespaces.server(), address: Namespaces::SERVER },
+            service: Namespaces::SERVICE,
+            kind: Kind::Namespaces(namespaces),
+        })
+    }
+}
+
+/// What the nodes are set to.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    /// Data-plane threads of each node.
+    pub workers: usize,
+    /// How often every tunnel moves to the next worker; `None` is never.
+    pub move_interval: Option<Duration>,
+    /// More environment variables for both nodes.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A stage could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A node.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// An application.
+    #[error(transparent)]
+    Application(#[from] ApplicationError),
+}
+
+/// Two nodes, ready, and the server application.
+#[derive(Debug)]
+pub struct Stage {
+    /// The node that the clients are on.
+    pub client_node: Node,
+    /// The node that the server is on.
+    pub server_node: Node,
+    /// The server application.
+    pub server: Server,
+    /// The SPIFFE identity that the server's node has to see.
+    pub client_identity: String,
+    service: SocketAddr,
+    // Last: it has to outlive the processes in it.
+    site: Site,
+}
+
+impl Stage {
+    /// Starts both nodes and the server, and waits until the nodes are ready. Logs go to `directory`.
+    ///
+    /// # Errors
+    /// See [`StageError`].
+    pub fn start(
+        site: Site,
+        proxy: &Proxy,
+        settings: &NodeSettings,
+        directory: &Path,
+    ) -> Result<Self, StageError> {
+        let service = Service::new("server", site.service, SERVICE_PORT, SERVER_PORT);
+        let client = Workload::new("client", "node-client", site.client.address);
+        let server = Workload::new("server", "node-server", site.server.address).serving(
+            &service,
+            SERVICE_PORT,
+            SERVER_PORT,
+        );
+        let mesh = Mesh {
+            workloads: vec![client.clone(), server.clone()],
+            services: vec![service],
+            policies: Vec::new(),
+        };
+        let config = |workload: &Workload, spot: &Spot| NodeConfig {
+            name: workload.node.clone(),
+            workload: workload.proxy_workload_info(),
+            mesh: mesh.to_string(),
+            place: spot.place.clone(),
+            bind: matches!(site.kind, Kind::Loopback(_)).then_some(spot.address),
+            workers: settings.workers,
+            move_interval: settings.move_interval,
+            environment: site.environment().chain(settings.environment.clone()).collect(),
+            directory: directory.to_owned(),
+        };
+        let mut client_node = Node::start(proxy, &config(&client, &site.client))?;
+        let mut server_node = Node::start(proxy, &config(&server, &site.server))?;
+        let server_address = SocketAddr::new(site.server.address, SERVER_PORT);
+        let server = Server::start(&site.server.place, server_address)?;
+        client_node.wait_ready(READY_PATIENCE)?;
+        server_node.wait_ready(READY_PATIENCE)?;
+        let service = SocketAddr::new(site.service, SERVICE_PORT);
+        Ok(Self { client_node, server_node, server, client_identity: client.identity(), service, site })
+    }
+
+    /// Starts clients that use the server by its address and by its service in turn.
+    ///
+    /// # Errors
+    /// See [`ApplicationError`].
+    pub fn clients(&self, plan: Plan) -> Result<Clients, ApplicationError> {
+        let dial = match self.site.kind {
+            Kind::Loopback(_) => Dial::Socks5(self.client_node.socks5()),
+            Kind::Namespaces(_) => Dial::Direct,
+        };
+        Clients::start(&self.site.client.place, dial, vec![self.server.address(), self.service], plan)
+    }
+
+    /// Stops both nodes, the client's first.
+    ///
+    /// # Errors
+    /// A process cannot be signalled or waited for.
+    pub fn stop(self) -> Result<(), NodeError> {
+        self.client_node.stop(STOP_PATIENCE)?;
+        self.server_node.stop(STOP_PATIENCE)?;
+        Ok(())
+    }
+}
+
+impl Site {
+    /// Variables that the surroundings ask for.
+    fn environment(&self) -> impl Iterator<Item = (String, String)> {
+        let mark = matches!(self.kind, Kind::Namespaces(_));
+        mark.then(|| ("PACKET_MARK".to_owned(), PACKET_MARK.to_string())).into_iter()
+    }
+}
+
+const SERVER_PORT: u16 = 8080;
+const SERVICE_PORT: u16 = 80;
+const READY_PATIENCE: Duration = Duration::from_secs(20);
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
