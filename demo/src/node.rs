@@ -465,6 +465,17 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_never_becomes_ready_is_told_with_its_last_words() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let addresses = crate::addresses::LoopbackAddresses::claim(&PORTS).expect("addresses");
+        let idle = shell("echo thinking; read line");
+        let mut node = Node::start(&idle, &config(directory.path(), addresses.client)).expect("a shell");
+        let text = node.wait_ready(Duration::from_millis(300)).expect_err("nobody listens").to_string();
+        assert!(text.starts_with("node-test is not ready after 0 s: node-test does not answer on"), "{text}");
+        assert!(text.contains("/healthz/ready"), "{text}");
+    }
+
+    #[test]
     fn a_busy_port_and_a_missing_program_are_named() {
         let directory = tempfile::tempdir().expect("a directory");
         let addresses = crate::addresses::LoopbackAddresses::claim(&PORTS).expect("addresses");

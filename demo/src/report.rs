@@ -123,6 +123,8 @@ pub struct Figures {
     pub identities: BTreeMap<String, u64>,
     /// Connections that reached the server's node without mutual TLS.
     pub plaintext_connections: u64,
+    /// The first few failures of the clients and of the server, in words.
+    pub failures: Vec<String>,
 }
 
 /// Connections of the clients.
@@ -217,6 +219,7 @@ fn figures(seen: &Observations) -> Figures {
         },
         identities: seen.server_node_after.identities.clone(),
         plaintext_connections: seen.server_node_after.plaintext,
+        failures: [seen.clients.failures.clone(), seen.server.failures.clone()].concat(),
     }
 }
 
@@ -224,12 +227,26 @@ fn figures(seen: &Observations) -> Figures {
 fn judge(seen: &Observations) -> Vec<String> {
     let mut reasons = seen.incidents.clone();
     for (who, counts) in [("clients", &seen.clients), ("server", &seen.server)] {
-        let failures = counts.failures.join("; ");
-        match (counts.failed, failures.as_str()) {
-            (0, "") => {}
-            (0, said) => reasons.push(format!("the {who} said: {said}")),
-            (failed, said) => reasons.push(format!("the {who} had {failed} failed connections: {said}")),
+        match (counts.failed, counts.failures.first()) {
+            (0, None) => {}
+            (0, Some(said)) => reasons.push(format!("the {who} said: {said}")),
+            (failed, None) => reasons.push(format!("the {who} had {failed} failed connections")),
+            (failed, Some(first)) => {
+                reasons.push(format!("the {who} had {failed} failed connections, among them: {first}"));
+            }
         }
+    }
+    // What broke off has no end that could be judged.
+    if seen.incidents.is_empty() {
+        judge_traffic(seen, &mut reasons);
+        judge_moves(seen, &mut reasons);
+        judge_identities(seen, &mut reasons);
+    }
+    reasons
+}
+
+fn judge_traffic(seen: &Observations, reasons: &mut Vec<String>) {
+    for (who, counts) in [("clients", &seen.clients), ("server", &seen.server)] {
         if counts.open() > 0 {
             reasons.push(format!("{} connections of the {who} did not come to an end", counts.open()));
         }
@@ -249,9 +266,6 @@ fn judge(seen: &Observations) -> Vec<String> {
     if seen.clients.answers == 0 {
         reasons.push("no request was answered".to_owned());
     }
-    judge_moves(seen, &mut reasons);
-    judge_identities(seen, &mut reasons);
-    reasons
 }
 
 fn judge_moves(seen: &Observations, reasons: &mut Vec<String>) {

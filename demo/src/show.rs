@@ -11,7 +11,7 @@ use crate::addresses::NoAddresses;
 use crate::arguments::Arguments;
 use crate::display::{Display, Moment};
 use crate::netns::NetnsError;
-use crate::node::{NodeError, Proxy};
+use crate::node::{Node, NodeError, Proxy};
 use crate::report::{LatencyFigures, NodeFigures, Observations, Report};
 use crate::stage::{NodeSettings, Site, Stage, StageError};
 use crate::traffic::{ApplicationError, Clients, Plan};
@@ -153,13 +153,12 @@ fn perform<W: Write>(
     // After an incident nobody waits for connections that cannot end.
     clients.finish(if incidents.is_empty() { FINISH_PATIENCE } else { Duration::ZERO });
     settle(&stage);
-    let server_node_after = match stage.server_node.metrics() {
-        Ok(metrics) => NodeFigures::read(&metrics),
-        Err(error) => {
+    let server_node_after = look_at(&mut stage.server_node).unwrap_or_else(|error| {
+        if incidents.is_empty() {
             incidents.push(error.to_string());
-            server_last.clone()
         }
-    };
+        server_last.clone()
+    });
     let observations = Observations {
         duration,
         clients: clients.tally().counts(),
@@ -177,10 +176,19 @@ fn perform<W: Write>(
 }
 
 fn look(stage: &mut Stage) -> Result<(NodeFigures, NodeFigures), NodeError> {
-    stage.client_node.check_alive()?;
-    stage.server_node.check_alive()?;
-    let (client, server) = (stage.client_node.metrics()?, stage.server_node.metrics()?);
-    Ok((NodeFigures::read(&client), NodeFigures::read(&server)))
+    Ok((look_at(&mut stage.client_node)?, look_at(&mut stage.server_node)?))
+}
+
+fn look_at(node: &mut Node) -> Result<NodeFigures, NodeError> {
+    match node.metrics() {
+        Ok(metrics) => Ok(NodeFigures::read(&metrics)),
+        Err(silent) => {
+            // A process that is dying stops answering first; its end says more than its silence.
+            thread::sleep(DYING);
+            node.check_alive()?;
+            Err(silent)
+        }
+    }
 }
 
 /// The clients have ended; the server learns of the last ends a moment later.
@@ -245,5 +253,6 @@ fn plan() -> Plan {
 const WORKERS: usize = 2;
 const STREAMS_PER_TUNNEL: usize = 32;
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const DYING: Duration = Duration::from_millis(200);
 const FINISH_PATIENCE: Duration = Duration::from_secs(15);
 const SETTLE_PATIENCE: Duration = Duration::from_secs(3);

@@ -47,11 +47,11 @@ type Spoil = fn(&mut Observations);
 #[test]
 fn each_fault_fails_alone_and_is_named() {
     let faults: [(&str, Spoil); 16] = [
-        ("the clients had 1 failed connections: broken", |seen| {
+        ("the clients had 1 failed connections, among them: broken", |seen| {
             (seen.clients.failed, seen.clients.closed) = (1, 9);
             seen.clients.failures.push("broken".to_owned());
         }),
-        ("the server had 1 failed connections: wrong byte", |seen| {
+        ("the server had 1 failed connections, among them: wrong byte", |seen| {
             (seen.server.failed, seen.server.closed) = (1, 9);
             seen.server.failures.push("wrong byte".to_owned());
         }),
@@ -82,6 +82,17 @@ fn each_fault_fails_alone_and_is_named() {
         assert_eq!(report.reasons.len(), 1, "{:?}", report.reasons);
         assert!(report.reasons[0].starts_with(expected), "{:?} instead of {expected}", report.reasons);
     }
+}
+
+#[test]
+fn after_an_incident_only_failures_are_told_beside_it() {
+    let mut seen = good();
+    seen.incidents.push("interrupted".to_owned());
+    seen.clients.closed = 0;
+    seen.server_node[1].moves = 0;
+    assert_eq!(Report::of(&seen).reasons, ["interrupted"]);
+    seen.server.failures.push("wrong byte".to_owned());
+    assert_eq!(Report::of(&seen).reasons, ["interrupted", "the server said: wrong byte"]);
 }
 
 #[test]

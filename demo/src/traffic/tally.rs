@@ -35,7 +35,7 @@ pub struct Counts {
     pub checked: u64,
     /// Requests that were answered.
     pub answers: u64,
-    /// The first few failures, in words.
+    /// The first few failures, in words; wrong bytes before all others.
     pub failures: Vec<String>,
 }
 
@@ -119,17 +119,22 @@ impl Tally {
             }
             Err(error) => {
                 self.failed.fetch_add(1, Ordering::Release);
-                self.note(error.to_string());
+                let wrong = matches!(error, ConversationError::Wrong(_));
+                self.remember(error.to_string(), wrong);
             }
         }
     }
 
     /// Remembers a failure in words; only the first few are kept.
     pub fn note(&self, failure: String) {
-        let mut details = self.details();
-        if details.failures.len() < FAILURES_KEPT {
-            details.failures.push(failure);
-        }
+        self.remember(failure, false);
+    }
+
+    /// A wrong byte comes first: connections that broke are often its consequence.
+    fn remember(&self, failure: String, wrong: bool) {
+        let failures = &mut self.details().failures;
+        failures.insert(if wrong { 0 } else { failures.len() }, failure);
+        failures.truncate(FAILURES_KEPT);
     }
 
     pub(super) fn failed(&self) -> u64 {
