@@ -26,6 +26,8 @@ pub use workload::{
     Workload, WorkloadSpec, WorkloadType,
 };
 
+pub use ipnet::IpNet;
+
 use crate::identity::IdentityError;
 
 /// Why a resource is refused: the field at fault, by the name it has in the local form, and what is wrong with it.

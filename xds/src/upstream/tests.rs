@@ -33,6 +33,9 @@ fn choices(client: &str, service: &str, endpoints: &[&str]) -> Result<BTreeMap<S
     Ok(counts)
 }
 
+/// Name, client, service, endpoints; how many of the draws choose which endpoint at which port.
+type Row<'a> = (&'a str, &'a str, String, Vec<String>, &'a [(&'a str, u64)]);
+
 /// Every possible draw is made once, so that the counts are the exact weights.
 #[test]
 fn choice() {
@@ -55,7 +58,7 @@ fn choice() {
             at("e", "r2", "z2", "far"),
         ]
     };
-    let table: Vec<(&str, &str, String, Vec<String>, &[(&str, u64)])> = vec![
+    let table: Vec<Row<'_>> = vec![
         ("equal weights", "", ports.into(), vec![plain("a", ""), plain("b", "")], &[("a:8080", 1), ("b:8080", 1)]),
         (
             "capacity weighs, 0 takes nothing",
