@@ -1,0 +1,247 @@
+//! Tunnels by destination: who may share one, and which worker holds it.
+//!
+//! A tunnel is used by everybody with the same [`PoolKey`]. Each worker keeps its own [`Pool`] without locks; the
+//! [`Directory`] is asked once for each new connection, to send its socket to a worker that already holds a tunnel.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use xds::Identity;
+
+/// What must be equal for two connections to share a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolKey {
+    /// Whose certificate we show.
+    pub source: Identity,
+    /// The address that the tunnel comes from, if it is bound to one.
+    pub source_address: Option<IpAddr>,
+    /// The tunnel's peer.
+    pub address: SocketAddr,
+    /// Whom we accept there, sorted.
+    pub expected: Arc<[Identity]>,
+}
+
+/// One worker's tunnels for one key, and who waits for them. `D` and `T` are the worker's keys of dials and tunnels,
+/// `U` those of waiting users.
+#[derive(Debug)]
+pub struct Entry {
+    /// Tunnels that are up.
+    pub tunnels: Vec<usize>,
+    /// Tunnels on their way up.
+    pub dials: Vec<usize>,
+    /// Users that wait for room, longest first.
+    pub waiting: VecDeque<usize>,
+}
+
+impl Entry {
+    fn new() -> Self {
+        Self { tunnels: Vec::new(), dials: Vec::new(), waiting: VecDeque::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tunnels.is_empty() && self.dials.is_empty() && self.waiting.is_empty()
+    }
+}
+
+/// The tunnels of one worker.
+#[derive(Debug, Default)]
+pub struct Pool {
+    entries: HashMap<PoolKey, Entry>,
+}
+
+impl Pool {
+    /// The entry of a key, made if there is none.
+    pub fn entry(&mut self, key: &PoolKey) -> &mut Entry {
+        if !self.entries.contains_key(key) {
+            self.entries.insert(key.clone(), Entry::new());
+        }
+        self.entries.get_mut(key).expect("the entry was just made")
+    }
+
+    /// Changes the entry of a key, if there is one; an entry that has become empty goes, and `true` says so.
+    pub fn change(&mut self, key: &PoolKey, change: impl FnOnce(&mut Entry)) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        change(entry);
+        let empty = entry.is_empty();
+        if empty {
+            self.entries.remove(key);
+        }
+        empty
+    }
+}
+
+/// How busy each worker is, written by itself about ten times a second, read by whoever has a connection to place.
+#[derive(Debug)]
+pub struct Loads {
+    /// Per mille of the time that the worker wasn't waiting.
+    busy: Vec<AtomicU32>,
+    /// Connections and tunnels that it holds.
+    held: Vec<AtomicU32>,
+}
+
+/// A worker is taken to have room while it is busy for less than this share of the time, in per mille.
+const BUSY: u32 = 700;
+
+/// And only a worker that is idler by this much is worth a second tunnel.
+const IDLER: u32 = 300;
+
+impl Loads {
+    /// Idle workers.
+    pub fn new(workers: usize) -> Self {
+        let zeros = || (0..workers).map(|_| AtomicU32::new(0)).collect();
+        Self { busy: zeros(), held: zeros() }
+    }
+
+    /// Writes a worker's figures.
+    pub fn publish(&self, worker: usize, busy: u32, held: usize) {
+        self.busy[worker].store(busy, Ordering::Relaxed);
+        self.held[worker].store(u32::try_from(held).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// One more connection was sent there: counted at once, so that a burst doesn't all go to one worker.
+    pub fn sent(&self, worker: usize) {
+        self.held[worker].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The worker with the least to do.
+    pub fn idlest(&self) -> usize {
+        (0..self.busy.len()).min_by_key(|&worker| self.weight(worker)).unwrap_or(0)
+    }
+
+    fn weight(&self, worker: usize) -> (u32, u32) {
+        let busy = self.busy[worker].load(Ordering::Relaxed);
+        // Among workers that are about equally busy the number of connections decides.
+        (busy.saturating_sub(BUSY), self.held[worker].load(Ordering::Relaxed))
+    }
+
+    /// Whether `worker` is so busy that a connection is better placed on `other`, even at the price of a new tunnel.
+    fn spills(&self, worker: usize, other: usize) -> bool {
+        let busy = |worker: usize| self.busy[worker].load(Ordering::Relaxed);
+        busy(worker) > BUSY && busy(other) + IDLER < busy(worker)
+    }
+}
+
+/// Which workers hold a tunnel for a key.
+#[derive(Debug)]
+pub struct Directory {
+    shards: Vec<Mutex<HashMap<PoolKey, Vec<usize>>>>,
+}
+
+impl Directory {
+    /// An empty directory. Its shards only keep workers from waiting for one another.
+    pub fn new() -> Self {
+        Self { shards: (0..16).map(|_| Mutex::default()).collect() }
+    }
+
+    /// The worker to which a new connection for `key` goes. It is entered as a holder, since it will dial if it has no
+    /// tunnel yet: so the first callers, wherever they were accepted, meet at one worker and share one handshake.
+    pub fn place(&self, key: &PoolKey, loads: &Loads) -> usize {
+        let idlest = loads.idlest();
+        self.with(key, |holders| {
+            let holders = holders.entry(key.clone()).or_default();
+            match holders.iter().copied().min_by_key(|&worker| loads.weight(worker)) {
+                Some(worker) if holders.contains(&idlest) || !loads.spills(worker, idlest) => worker,
+                _ => {
+                    holders.push(idlest);
+                    idlest
+                }
+            }
+        })
+    }
+
+    /// `worker` holds a tunnel for `key` (one that has moved to it, for instance).
+    pub fn enter(&self, key: &PoolKey, worker: usize) {
+        self.with(key, |map| {
+            let holders = map.entry(key.clone()).or_default();
+            if !holders.contains(&worker) {
+                holders.push(worker);
+            }
+        });
+    }
+
+    /// `worker` has nothing left for `key`.
+    pub fn leave(&self, key: &PoolKey, worker: usize) {
+        self.with(key, |map| {
+            if let Some(holders) = map.get_mut(key) {
+                holders.retain(|&holder| holder != worker);
+                if holders.is_empty() {
+                    map.remove(key);
+                }
+            }
+        });
+    }
+
+    fn with<R>(&self, key: &PoolKey, f: impl FnOnce(&mut HashMap<PoolKey, Vec<usize>>) -> R) -> R {
+        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
+        let shard = usize::try_from(hash % 16).unwrap_or(0);
+        f(&mut self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(port: u16) -> PoolKey {
+        PoolKey {
+            source: "spiffe://cluster.local/ns/a/sa/b".parse().unwrap(),
+            source_address: None,
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            expected: Arc::new([]),
+        }
+    }
+
+    #[test]
+    fn callers_of_one_key_meet_at_one_worker() {
+        let (directory, loads) = (Directory::new(), Loads::new(4));
+        let first = directory.place(&key(1), &loads);
+        for _ in 0..100 {
+            loads.sent(first);
+            assert_eq!(directory.place(&key(1), &loads), first);
+        }
+        assert_ne!(directory.place(&key(2), &loads), first, "another peer goes to an idler worker");
+    }
+
+    #[test]
+    fn a_busy_worker_spills_to_an_idle_one_and_only_then() {
+        let (directory, loads) = (Directory::new(), Loads::new(2));
+        let first = directory.place(&key(1), &loads);
+        loads.publish(first, 900, 10);
+        loads.publish(1 - first, 800, 10);
+        assert_eq!(directory.place(&key(1), &loads), first, "the other one is busy too");
+        loads.publish(1 - first, 100, 10);
+        assert_eq!(directory.place(&key(1), &loads), 1 - first);
+        directory.leave(&key(1), 1 - first);
+        loads.publish(first, 0, 1);
+        assert_eq!(directory.place(&key(1), &loads), first);
+    }
+
+    #[test]
+    fn a_moved_tunnel_is_found_at_its_new_worker() {
+        let (directory, loads) = (Directory::new(), Loads::new(3));
+        let first = directory.place(&key(1), &loads);
+        let next = (first + 1) % 3;
+        directory.enter(&key(1), next);
+        directory.leave(&key(1), first);
+        assert_eq!(directory.place(&key(1), &loads), next);
+    }
+
+    #[test]
+    fn an_entry_goes_when_nothing_is_left_of_it() {
+        let mut pool = Pool::default();
+        pool.entry(&key(1)).tunnels.push(7);
+        pool.entry(&key(1)).waiting.push_back(3);
+        assert!(!pool.change(&key(1), |entry| entry.tunnels.clear()));
+        assert!(pool.change(&key(1), |entry| entry.waiting.clear()));
+        assert!(!pool.change(&key(1), |_| {}), "there is no such entry any more");
+    }
+}
