@@ -1,0 +1,104 @@
+//! What all workers share: read-only, or made to be read without locks on the data path.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+
+use drain::Registry;
+use hbone::SessionConfig;
+use xds::{Store, Workload};
+
+use crate::clock::Clock;
+use crate::config::data_plane::HBONE_PORT;
+use crate::config::{InboundConfig, SocketConfig, WorkloadConfig};
+use crate::identity::Certificates;
+use crate::pool::{Directory, Loads};
+use crate::route::LocalProxy;
+use crate::telemetry::{ConnectionFacts, Telemetry};
+use crate::worker::{Handle, Message};
+
+/// See the module.
+pub struct Shared {
+    /// The process's clock.
+    pub clock: Clock,
+    /// Workloads, services, policies.
+    pub store: Store,
+    /// Our certificates.
+    pub certificates: Certificates,
+    /// Metrics and access log.
+    pub telemetry: Telemetry,
+    /// Every connection from first byte to last.
+    pub registry: Arc<Registry<ConnectionFacts>>,
+    /// Which worker holds a tunnel to whom.
+    pub directory: Directory,
+    /// How busy the workers are.
+    pub loads: Loads,
+    /// How sockets are made.
+    pub sockets: SocketConfig,
+    /// How tunnels are pooled.
+    pub pool: PoolLimits,
+    /// HTTP/2 settings of both roles.
+    pub http2: Http2,
+    /// Whom this proxy serves.
+    pub workload: WorkloadConfig,
+    /// What inbound requests get.
+    pub inbound: InboundConfig,
+    /// The address that tunnels come from, if it is set.
+    pub bind_address: Option<IpAddr>,
+    /// The listeners can take and give foreign addresses: original sources are kept.
+    pub transparent: bool,
+    /// Ports on which the proxy itself listens: connections to them would go in circles.
+    pub own_ports: Vec<u16>,
+    /// The workers' mailboxes, once they run.
+    pub workers: OnceLock<Vec<Handle>>,
+}
+
+/// How tunnels are pooled.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// Streams that one tunnel carries at most; another is dialled then.
+    pub max_streams: u32,
+    /// How long a tunnel without streams is kept, ms.
+    pub unused_release_timeout_ms: u64,
+    /// Tunnels of one worker to one peer, at most. Beyond it users wait for room.
+    pub max_tunnels_per_peer: usize,
+}
+
+/// HTTP/2 settings of both roles.
+#[derive(Clone, Debug)]
+pub struct Http2 {
+    /// Of tunnels that we dial.
+    pub client: SessionConfig,
+    /// Of tunnels that peers dial.
+    pub server: SessionConfig,
+}
+
+impl Shared {
+    /// The resource of the workload that this proxy serves, once it is known.
+    pub fn local_workload(&self) -> Option<Arc<Workload>> {
+        let local = &self.workload;
+        let snapshot = self.store.load();
+        let node = local.node.as_deref();
+        snapshot.local_workload(&local.namespace, &local.name, &local.service_account, node).cloned()
+    }
+
+    /// What routing needs to know of this proxy.
+    pub fn local_proxy(&self) -> LocalProxy<'_> {
+        LocalProxy {
+            network: &self.workload.network,
+            hbone_port: HBONE_PORT,
+            reserved_ports: &self.own_ports,
+        }
+    }
+
+    /// Sends a message to a worker.
+    pub fn post(&self, worker: usize, message: Message) {
+        if let Some(handle) = self.workers.get().and_then(|workers| workers.get(worker)) {
+            handle.post(message);
+        }
+    }
+
+    /// A connection to this destination would come back to us.
+    pub fn is_own_port(&self, destination: SocketAddr) -> bool {
+        self.own_ports.contains(&destination.port())
+    }
+}
