@@ -1,0 +1,469 @@
+//! One thread of the data plane: its own event loop, sockets, timers and tunnels. Nothing here is shared, nothing locks,
+//! nothing awaits.
+//!
+//! ```text
+//!        ┌───────────────────────── Worker ──────────────────────────┐
+//!  epoll │ listeners ──► users ──────► pairs   (plain TCP)           │
+//!  ─────►│     │           │  ▲                                      │
+//!        │     │           ▼  │ again                                │
+//!        │     └──► dials ──► tunnels ──► streams + local sockets    │
+//!        └───────▲───────────────────────────────────┬───────────────┘
+//!         mailbox│ fresh sockets, moved tunnels,      │ to the worker that holds the tunnel
+//!                │ certificates, drain                ▼
+//! ```
+//!
+//! A turn: wait once; note what the kernel says; do each job that this queued. A tunnel's job ends with one write.
+
+mod accept;
+mod connecting;
+mod core;
+mod dial;
+mod end;
+mod leg;
+mod mailbox;
+mod moving;
+mod pair;
+mod placing;
+mod stream;
+mod timers;
+mod tunnel;
+mod user;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+use slab::Slab;
+
+use self::accept::Listener;
+use self::core::{Core, Job, Source};
+use self::dial::{Dial, DialRole, Dialled};
+use self::end::{End, is_reset};
+use self::pair::{Pair, Side};
+use self::tunnel::{Effect, Role, Tunnel};
+use self::user::User;
+use crate::pool::Pool;
+use crate::shared::Shared;
+use crate::telemetry::{ConnectionFacts, Direction, Failure, Party, ResponseFlags};
+
+pub use self::mailbox::{Handle, Mailbox, Message};
+pub use self::tunnel::TunnelPeer;
+pub use self::tunnel::moving::{FrozenTunnel, MoveError};
+pub use self::user::Listening;
+
+/// The token of the mailbox's waker.
+const MAILBOX: Token = Token(usize::MAX);
+
+/// How often a worker says how busy it is, ms.
+const LOAD_INTERVAL: u64 = 100;
+
+/// Events that one wait brings at most.
+const EVENTS: usize = 1024;
+
+/// See the module.
+pub struct Worker {
+    poll: Poll,
+    mailbox: Mailbox,
+    core: Core,
+    listeners: HashMap<usize, Listener>,
+    users: Slab<User>,
+    dials: Slab<Dial>,
+    tunnels: Slab<Tunnel>,
+    pairs: Slab<Pair>,
+    pool: Pool,
+    effects: Vec<Effect>,
+    /// The test switch: every tunnel moves on at this interval, ms.
+    move_interval: Option<u64>,
+    next_move: u64,
+    running: bool,
+    load: Load,
+}
+
+/// How busy the worker was since it last said so.
+struct Load {
+    since: Instant,
+    waited: Duration,
+    next: u64,
+}
+
+impl Worker {
+    /// A worker whose mailbox is `mailbox`.
+    ///
+    /// # Errors
+    /// If the kernel gives no event queue.
+    pub fn new(
+        id: usize,
+        shared: Arc<Shared>,
+        mut mailbox: Mailbox,
+        move_interval: Option<u64>,
+    ) -> io::Result<Self> {
+        let poll = mailbox.poll()?;
+        let core = Core::new(id, shared, poll.registry().try_clone()?);
+        let load = Load { since: Instant::now(), waited: Duration::ZERO, next: 0 };
+        Ok(Self {
+            poll,
+            mailbox,
+            core,
+            listeners: HashMap::new(),
+            users: Slab::new(),
+            dials: Slab::new(),
+            tunnels: Slab::new(),
+            pairs: Slab::new(),
+            pool: Pool::default(),
+            effects: Vec::new(),
+            move_interval,
+            next_move: 0,
+            running: true,
+            load,
+        })
+    }
+
+    /// Runs until [`Message::Exit`].
+    ///
+    /// # Errors
+    /// If waiting for events fails, which leaves nothing to go on with.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while self.running {
+            self.wait(&mut events)?;
+            self.core.now = self.core.shared.clock.now();
+            for event in &events {
+                if event.token() == MAILBOX {
+                    while let Some(message) = self.mailbox.take() {
+                        self.guard(None, |worker| worker.message(message));
+                    }
+                } else {
+                    self.event(event);
+                }
+            }
+            while let Some(job) = self.core.timers.pop(self.core.now) {
+                self.guard(Some(job), |worker| worker.timeout(job));
+            }
+            for _ in 0..self.core.jobs() {
+                if let Some(job) = self.core.next_job() {
+                    self.guard(Some(job), |worker| worker.work(job));
+                }
+            }
+            self.move_tunnels_if_due();
+            self.core.forget_gone();
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let now = self.core.shared.clock.now();
+        self.publish_load(now);
+        let idle = self.load.next.saturating_sub(now);
+        let moves = if self.move_interval.is_some() { self.next_move.saturating_sub(now) } else { u64::MAX };
+        let timers = self.core.timers.wait(now).unwrap_or(u64::MAX);
+        let mut wait = timers.min(moves);
+        if self.core.jobs() > 0 {
+            wait = 0;
+        } else if self.load.waited < self.load.since.elapsed() / 2 {
+            // An idle worker isn't woken only to say that it is idle.
+            wait = wait.min(idle.max(1));
+        }
+        let timeout = (wait != u64::MAX).then(|| Duration::from_millis(wait));
+        let start = Instant::now();
+        let result = self.poll.poll(events, timeout);
+        self.load.waited += start.elapsed();
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            other => other,
+        }
+    }
+
+    fn publish_load(&mut self, now: u64) {
+        if now < self.load.next {
+            return;
+        }
+        let span = self.load.since.elapsed();
+        let busy = span.saturating_sub(self.load.waited);
+        let permille = busy.as_micros() * 1000 / span.as_micros().max(1);
+        let held = self.pairs.len()
+            + self.users.len()
+            + self.dials.len()
+            + self.tunnels.iter().map(|(_, tunnel)| 1 + tunnel.streams()).sum::<usize>();
+        self.core.shared.loads.publish(self.core.id, u32::try_from(permille).unwrap_or(1000), held);
+        self.load = Load { since: Instant::now(), waited: Duration::ZERO, next: now + LOAD_INTERVAL };
+    }
+
+    /// Runs `f`; a panic in it ends the one connection that it was about, never the process.
+    fn guard(&mut self, about: Option<Job>, f: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| f(self))).is_ok() {
+            return;
+        }
+        self.core.shared.telemetry.worker_panicked();
+        tracing::error!(worker = self.core.id, job = ?about, "a panic ended one connection; please report it");
+        self.core.clear_scratch();
+        // The drop of what is removed closes its sockets; the kernel takes them out of the event loop.
+        match about {
+            Some(Job::User(key)) => drop(self.users.try_remove(key)),
+            Some(Job::Dial(key)) => drop(self.dials.try_remove(key)),
+            Some(Job::Tunnel(key)) => {
+                if let Some(tunnel) = self.tunnels.try_remove(key) {
+                    self.leave_pool(key, tunnel.key());
+                }
+            }
+            Some(Job::Pair(key)) => drop(self.pairs.try_remove(key)),
+            Some(Job::Listener(_)) | None => {}
+        }
+    }
+
+    /// Takes note of an event and queues the job of the socket's owner.
+    fn event(&mut self, event: &mio::event::Event) {
+        match self.core.source(event.token().0) {
+            Source::Listener(index) => self.listener_ready(index),
+            Source::User(key) => {
+                if let Some(user) = self.users.get_mut(key) {
+                    user.leg.note(event);
+                    self.core.enqueue(Job::User(key), &mut user.queued);
+                }
+            }
+            Source::Onward(key) => self.onward_event(key, event),
+            Source::Dial(key) => {
+                if let Some(dial) = self.dials.get_mut(key) {
+                    if let Some(leg) = dial.leg() {
+                        leg.note(event);
+                    }
+                    self.core.enqueue(Job::Dial(key), &mut dial.queued);
+                }
+            }
+            Source::Tunnel(key) => {
+                if let Some(tunnel) = self.tunnels.get_mut(key) {
+                    tunnel.leg.note(event);
+                    self.core.enqueue(Job::Tunnel(key), &mut tunnel.queued);
+                }
+            }
+            Source::Stream(key, id) => {
+                if let Some(tunnel) = self.tunnels.get_mut(key) {
+                    tunnel.stream_event(id, event);
+                    self.core.enqueue(Job::Tunnel(key), &mut tunnel.queued);
+                }
+            }
+            Source::PairNear(key) => self.pair_event(key, Side::Near, event),
+            Source::PairFar(key) => self.pair_event(key, Side::Far, event),
+            Source::Gone => {}
+        }
+    }
+
+    fn pair_event(&mut self, key: usize, side: Side, event: &mio::event::Event) {
+        if let Some(pair) = self.pairs.get_mut(key) {
+            pair.leg(side).note(event);
+            self.core.enqueue(Job::Pair(key), &mut pair.queued);
+        }
+    }
+
+    fn timeout(&mut self, job: Job) {
+        match job {
+            Job::Listener(index) => self.listener_timeout(index),
+            Job::User(key) => self.user_timeout(key),
+            Job::Dial(key) => {
+                if let Some(dial) = self.dials.get_mut(key) {
+                    dial.armed = None;
+                    self.core.enqueue(job, &mut dial.queued);
+                }
+            }
+            Job::Tunnel(key) => {
+                let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+                if let Err(failure) = tunnel.timeout(key, &mut self.core) {
+                    self.fail_tunnel(key, &failure);
+                }
+            }
+            Job::Pair(_) => {}
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        match job {
+            Job::Listener(index) => self.accept(index),
+            Job::User(key) => self.drive_user(key),
+            Job::Dial(key) => self.drive_dial(key),
+            Job::Tunnel(key) => self.drive_tunnel(key),
+            Job::Pair(key) => self.drive_pair(key),
+        }
+    }
+
+    fn drive_pair(&mut self, key: usize) {
+        let Some(pair) = self.pairs.get_mut(key) else { return };
+        pair.queued = false;
+        let failure;
+        let end = match pair.drive(key, &mut self.core) {
+            Ok(false) => return,
+            Ok(true) => End::Whole,
+            Err(error) if is_reset(&error) => End::Reset,
+            Err(error) => {
+                failure = Failure::new(ResponseFlags::None, error.to_string());
+                End::Failed(&failure)
+            }
+        };
+        self.pairs.remove(key).end(&mut self.core, end);
+    }
+
+    fn drive_dial(&mut self, key: usize) {
+        let Some(dial) = self.dials.get_mut(key) else { return };
+        dial.queued = false;
+        match dial.drive(key, &mut self.core) {
+            Dialled::Waiting => {}
+            Dialled::Failed(failure) => {
+                let dial = self.dials.remove(key);
+                self.dial_failed(key, dial.role, &failure);
+            }
+            Dialled::Up { leg, established, peer } => {
+                let dial = self.dials.remove(key);
+                self.tunnel_up(key, dial.role, leg, *established, peer);
+            }
+        }
+    }
+
+    fn drive_tunnel(&mut self, key: usize) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        tunnel.queued = false;
+        let mut effects = std::mem::take(&mut self.effects);
+        let result = tunnel.drive(key, &mut self.core, &mut effects);
+        self.carry_out(key, &mut effects);
+        self.effects = effects;
+        match result {
+            Ok(false) => {}
+            Ok(true) => self.remove_tunnel(key),
+            Err(failure) => self.fail_tunnel(key, &failure),
+        }
+    }
+
+    fn carry_out(&mut self, key: usize, effects: &mut Vec<Effect>) {
+        let mut room = false;
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Again(returned) => self.user_again(key, *returned),
+                Effect::Room => room = true,
+                Effect::LeavePool => {
+                    let pool_key = self.tunnels.get(key).and_then(|tunnel| tunnel.key().cloned());
+                    self.leave_pool(key, pool_key.as_ref());
+                }
+            }
+        }
+        if room && let Some(pool_key) = self.tunnels.get(key).and_then(|tunnel| tunnel.key().cloned()) {
+            self.serve(&pool_key);
+        }
+    }
+
+    fn remove_tunnel(&mut self, key: usize) {
+        let mut tunnel = self.tunnels.remove(key);
+        self.core.timers.set(Job::Tunnel(key), &mut tunnel.armed, None);
+        let pool_key = tunnel.key().cloned();
+        tunnel.close(&mut self.core);
+        self.leave_pool(key, pool_key.as_ref());
+    }
+
+    fn fail_tunnel(&mut self, key: usize, failure: &Failure) {
+        let mut tunnel = self.tunnels.remove(key);
+        self.core.timers.set(Job::Tunnel(key), &mut tunnel.armed, None);
+        let pool_key = tunnel.key().cloned();
+        let peer = tunnel.peer.clone();
+        tracing::debug!(peer = %peer.address, role = tunnel.role.name(), reason = %failure.reason, "tunnel lost");
+        tunnel.fail(&mut self.core, failure);
+        self.leave_pool(key, pool_key.as_ref());
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Listen(listening, listener) => self.listen(listening, listener),
+            Message::Fresh(fresh) => self.adopt(*fresh),
+            Message::Moved(moved) => self.tunnel_arrived(*moved),
+            Message::Wake(key) => {
+                if let Some(dial) = self.dials.get_mut(key) {
+                    self.core.enqueue(Job::Dial(key), &mut dial.queued);
+                }
+            }
+            Message::StopAccepting(done) => {
+                self.stop_accepting();
+                done();
+            }
+            Message::TellPeers => self.tell_peers(),
+            Message::CutAll(reason) => self.cut_all(&reason),
+            Message::Exit => self.running = false,
+        }
+    }
+
+    fn tell_peers(&mut self) {
+        self.core.draining = true;
+        for (key, tunnel) in &mut self.tunnels {
+            match tunnel.role {
+                Role::Server => tunnel.shut_down(key, &mut self.core),
+                // Ours goes as soon as nobody uses it.
+                Role::Client { .. } => self.core.enqueue(Job::Tunnel(key), &mut tunnel.queued),
+            }
+        }
+    }
+
+    /// Ends every connection, each with its line in the access log.
+    fn cut_all(&mut self, reason: &str) {
+        let failure = Failure::new(ResponseFlags::None, reason.to_owned());
+        for key in self.keys(|worker| &worker.tunnels) {
+            self.fail_tunnel(key, &failure);
+        }
+        for key in self.keys(|worker| &worker.pairs) {
+            self.pairs.remove(key).end(&mut self.core, End::Failed(&failure));
+        }
+        for key in self.keys(|worker| &worker.users) {
+            self.fail_user(key, &failure);
+        }
+        for key in self.keys(|worker| &worker.dials) {
+            let dial = self.dials.remove(key);
+            if let DialRole::Server { source, .. } = &dial.role {
+                crate::telemetry::refused_early(*source, None, Direction::Inbound, reason);
+            }
+            dial.abandon(&mut self.core);
+        }
+    }
+
+    fn keys<T>(&self, of: impl FnOnce(&Self) -> &Slab<T>) -> Vec<usize> {
+        of(self).iter().map(|(key, _)| key).collect()
+    }
+}
+
+/// What is known of a connection at its accept.
+fn socket_facts(listening: Listening, source: SocketAddr, worker: usize) -> ConnectionFacts {
+    ConnectionFacts {
+        direction: listening.direction(),
+        source: Some(source),
+        source_party: Party::default(),
+        destination: None,
+        destination_party: Party::default(),
+        hbone_destination: None,
+        service: None,
+        mutual_tls: false,
+        worker,
+    }
+}
+
+/// What is known of a tunnel once its handshake is done.
+fn tunnel_facts(role: &DialRole, peer: &TunnelPeer, worker: usize) -> ConnectionFacts {
+    let other = Party { identity: peer.identity.clone(), ..Party::default() };
+    let (direction, ends) = match role {
+        DialRole::Server { .. } => {
+            let us = Party::default();
+            (Direction::Inbound, [(peer.address, other), (peer.local, us)])
+        }
+        DialRole::Client { key } => {
+            let us = Party { identity: Some(key.source.clone()), ..Party::default() };
+            (Direction::Outbound, [(peer.local, us), (peer.address, other)])
+        }
+    };
+    let [(source, source_party), (destination, destination_party)] = ends;
+    ConnectionFacts {
+        direction,
+        source: Some(source),
+        source_party,
+        destination: Some(destination),
+        destination_party,
+        hbone_destination: None,
+        service: None,
+        mutual_tls: true,
+        worker,
+    }
+}

@@ -1,0 +1,135 @@
+//! Listeners of a worker.
+
+use std::io;
+
+use drain::Kind;
+use mio::net::{TcpListener, TcpStream};
+
+use super::core::{Job, Source};
+use super::placing::Fresh;
+use super::user::{Listening, Origin, Stage};
+use super::{Worker, socket_facts};
+use crate::socket;
+
+/// Connections accepted in one turn, before others have theirs.
+const ACCEPTS_A_TURN: usize = 64;
+
+/// How long accepting pauses when descriptors have run out, ms.
+const PAUSE: u64 = 100;
+
+/// See the module.
+pub(super) struct Listener {
+    socket: TcpListener,
+    listening: Listening,
+    queued: bool,
+    armed: Option<u64>,
+}
+
+impl Worker {
+    pub(super) fn listen(&mut self, listening: Listening, listener: std::net::TcpListener) {
+        let index = self.listeners.keys().max().map_or(0, |last| last + 1);
+        let mut socket = TcpListener::from_std(listener);
+        if let Err(error) = self.core.add_listener(&mut socket, index) {
+            tracing::error!(?listening, %error, "a listener can't be used");
+            return;
+        }
+        self.listeners.insert(index, Listener { socket, listening, queued: false, armed: None });
+        self.listener_ready(index);
+    }
+
+    pub(super) fn listener_ready(&mut self, index: usize) {
+        if let Some(listener) = self.listeners.get_mut(&index) {
+            self.core.enqueue(Job::Listener(index), &mut listener.queued);
+        }
+    }
+
+    pub(super) fn listener_timeout(&mut self, index: usize) {
+        if let Some(listener) = self.listeners.get_mut(&index) {
+            listener.armed = None;
+        }
+        self.listener_ready(index);
+    }
+
+    pub(super) fn accept(&mut self, index: usize) {
+        let Some(listener) = self.listeners.get_mut(&index) else { return };
+        listener.queued = false;
+        let listening = listener.listening;
+        for _ in 0..ACCEPTS_A_TURN {
+            let Some(listener) = self.listeners.get_mut(&index) else { return };
+            match listener.socket.accept() {
+                Ok((stream, source)) => self.accepted(listening, stream, socket::canonical(source)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // It was reset before we came to it.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    // Mostly "too many open files": the kernel keeps the others queued meanwhile.
+                    self.core.shared.telemetry.accept_paused();
+                    tracing::warn!(?listening, %error, "accepting pauses for {PAUSE} ms");
+                    let at = self.core.now + PAUSE;
+                    self.core.timers.set(Job::Listener(index), &mut listener.armed, Some(at));
+                    return;
+                }
+            }
+        }
+        self.listener_ready(index);
+    }
+
+    /// Accepts what the kernel has completed already, then closes the listeners.
+    pub(super) fn stop_accepting(&mut self) {
+        let indexes: Vec<usize> = self.listeners.keys().copied().collect();
+        for index in indexes {
+            loop {
+                let Some(listener) = self.listeners.get_mut(&index) else { break };
+                let listening = listener.listening;
+                let Ok((stream, source)) = listener.socket.accept() else { break };
+                self.accepted(listening, stream, socket::canonical(source));
+            }
+            if let Some(mut listener) = self.listeners.remove(&index) {
+                self.core.timers.set(Job::Listener(index), &mut listener.armed, None);
+                self.core.remove_listener(&mut listener.socket);
+            }
+        }
+    }
+
+    fn accepted(&mut self, listening: Listening, stream: TcpStream, source: std::net::SocketAddr) {
+        let facts = socket_facts(listening, source, self.core.id);
+        let tracked = self.core.shared.registry.track(self.core.id, Kind::Setup, facts, self.core.now);
+        let origin = Origin { source, listener: listening, tracked };
+        match listening {
+            Listening::Tunnels => {
+                origin.tracked.set_kind(Kind::Tunnel);
+                let worker = self.core.shared.loads.idlest();
+                self.hand_over(worker, Fresh::Tunnel { stream, origin });
+            }
+            Listening::Socks5 => {
+                let stage = Stage::Greeting { buffer: Vec::new(), agreed: false, origin };
+                self.add_user(stream, stage);
+            }
+            Listening::Outbound | Listening::Passthrough => match socket::original_destination(&stream) {
+                Ok(destination) => self.add_user(stream, Stage::AwaitWorkload { destination, origin }),
+                Err(error) => self.refuse_early(&origin, None, &format!("original destination: {error}")),
+            },
+        }
+    }
+
+    /// Registers an accepted socket as a user's connection and does what can be done for it at once.
+    pub(super) fn add_user(&mut self, stream: TcpStream, stage: Stage) {
+        let entry = self.users.vacant_entry();
+        let key = entry.key();
+        match self.core.register(stream, Source::User(key)) {
+            Ok(leg) => {
+                let deadline = self.core.now + stage.flow().limit();
+                entry.insert(super::User { leg, stage, deadline, armed: None, queued: false });
+                self.drive_user(key);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a socket can't be registered");
+                super::connecting::stage_failed(
+                    stage,
+                    &mut self.core,
+                    &super::Failure::new(super::ResponseFlags::None, error.to_string()),
+                );
+            }
+        }
+    }
+}
