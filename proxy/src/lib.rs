@@ -1,1 +1,39 @@
-//! Placeholder.
+//! The node proxy of an Istio ambient mesh (`ztunnel`), made so that it can be replaced under load.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`app`] | builds the parts and joins them; the only one that knows all |
+//! | [`config`] | environment and files → each part's own small config |
+//! | [`worker`] | a thread of the data plane: event loop, set-up, tunnels, relaying, moving |
+//! | [`flow`] | connection set-up as data |
+//! | [`outbound`], [`inbound`] | what is done with an application's and with a peer's connection |
+//! | [`route`], [`policy`] | where a connection goes, and whether it may: pure functions of the mesh's state |
+//! | [`pool`] | which tunnels are shared by whom, and which worker holds them |
+//! | [`identity`] | certificates, and what their holders check |
+//! | [`admin`], [`readiness`], [`telemetry`] | what operators see |
+//!
+//! Threads: one control thread with an asynchronous runtime (certificates, admin, metrics, readiness, signals), and N
+//! workers without one. Workers share nothing that locks on the path of a byte.
+
+pub mod admin;
+pub mod app;
+pub mod clock;
+pub mod config;
+pub mod flow;
+pub mod headers;
+pub mod http_server;
+pub mod identity;
+pub mod inbound;
+pub mod metrics_server;
+pub mod outbound;
+pub mod policy;
+pub mod pool;
+pub mod readiness;
+pub mod route;
+pub mod shared;
+pub mod socket;
+pub mod socks5;
+pub mod telemetry;
+pub mod worker;
+
+pub use app::run;

@@ -18,5 +18,6 @@ mod access_log;
 
 pub use facts::{ConnectionFacts, Direction, Party, ServiceFacts};
 pub use labels::ResponseFlags;
+pub use log::{LogGuard, LogHandle};
 pub use metrics::{MoveResult, Open, Telemetry, TunnelRole};
 pub use observation::{Failure, Observation, refused_early};

@@ -47,6 +47,12 @@ pub enum Transparent {
 }
 
 impl ListenerConfig {
+    /// The ports on which the data plane listens.
+    pub fn ports(&self) -> Vec<u16> {
+        let always = [self.outbound, self.passthrough, self.hbone];
+        always.into_iter().chain(self.socks5).map(|address| address.port()).collect()
+    }
+
     /// From `BIND_ADDRESS`, `IPV6_ENABLED`, `UNSTABLE_ENABLE_SOCKS5` and `ENABLE_ORIG_SRC`.
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let bind_address = bind_address(environment)?;

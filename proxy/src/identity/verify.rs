@@ -151,7 +151,7 @@ impl ClientCertVerifier for ClientVerifier {
         let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
         let presented = uri_names(leaf).ok_or(CertificateError::BadEncoding)?;
         let identities = presented.iter().filter_map(|name| name.parse::<Identity>().ok());
-        if identities.into_iter().any(|identity| *identity.trust_domain() == *self.trust_domain) {
+        if identities.into_iter().any(|identity| **identity.trust_domain() == *self.trust_domain) {
             Ok(verified)
         } else {
             Err(refused(PeerNameError::ForeignClient { expected: self.trust_domain.clone(), presented }))

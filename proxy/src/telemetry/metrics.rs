@@ -56,8 +56,8 @@ pub enum TunnelRole {
 pub enum MoveResult {
     /// It runs there.
     Moved,
-    /// It stayed where it was.
-    Aborted,
+    /// It could not be thawed: its connections are lost, each says so in the access log.
+    Lost,
 }
 
 impl Telemetry {
@@ -226,7 +226,7 @@ impl EncodeLabelValue for MoveResult {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         encoder.write_str(match self {
             Self::Moved => "moved",
-            Self::Aborted => "aborted",
+            Self::Lost => "lost",
         })
     }
 }
@@ -258,14 +258,14 @@ mod tests {
     fn our_own_metrics_count() {
         let telemetry = Telemetry::new("", || 0);
         telemetry.tunnel_moved(MoveResult::Moved, Duration::from_micros(75));
-        telemetry.tunnel_moved(MoveResult::Aborted, Duration::from_secs(9));
+        telemetry.tunnel_moved(MoveResult::Lost, Duration::from_secs(9));
         telemetry.worker_panicked();
         telemetry.accept_paused();
         let tunnel = telemetry.tunnel_opened(TunnelRole::Server);
         let text = telemetry.exposition();
         for line in [
             r#"ztunnel_tunnel_moves_total{result="moved"} 1"#,
-            r#"ztunnel_tunnel_moves_total{result="aborted"} 1"#,
+            r#"ztunnel_tunnel_moves_total{result="lost"} 1"#,
             r#"ztunnel_tunnel_move_pause_seconds_bucket{le="0.0001"} 1"#,
             "ztunnel_tunnel_move_pause_seconds_count 2",
             "ztunnel_worker_panics_total 1",

@@ -43,6 +43,13 @@ pub struct Failure {
     pub reason: String,
 }
 
+impl Failure {
+    /// A failure with these words.
+    pub fn new(flags: ResponseFlags, reason: impl Into<String>) -> Self {
+        Self { flags, reason: reason.into() }
+    }
+}
+
 impl Observation {
     /// A connection begins here: counted as opened, and a line at DEBUG.
     pub fn open(telemetry: &Telemetry, tracked: Tracked<ConnectionFacts>) -> Self {
