@@ -268,7 +268,7 @@ mod tests {
     }
 
     /// One character a cell: `.` can't happen, `>` goes on, `O` opens, `x` fails.
-    fn cell(next: Option<UserNext>) -> char {
+    fn cell(next: Option<&UserNext>) -> char {
         match next {
             None => '.',
             Some(UserNext::Go(_)) => '>',
@@ -281,7 +281,7 @@ mod tests {
     fn every_user_state_meets_every_event_as_drawn() {
         let matrix: Vec<String> = USER
             .iter()
-            .map(|state| user_events().iter().map(|event| cell(state.on(event))).collect())
+            .map(|state| user_events().iter().map(|event| cell(state.on(event).as_ref())).collect())
             .collect();
         // Columns: Target Direct Tunnel Connected Requested Reply200 Reply503 NotProcessed Timeout
         assert_eq!(

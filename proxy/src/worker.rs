@@ -52,7 +52,7 @@ use crate::telemetry::{ConnectionFacts, Direction, Failure, Party, ResponseFlags
 
 pub use self::mailbox::{Handle, Mailbox, Message};
 pub use self::tunnel::TunnelPeer;
-pub use self::tunnel::moving::{FrozenTunnel, MoveError};
+pub use self::tunnel::moving::{FrozenTunnel, Kept, MoveError};
 pub use self::user::Listening;
 
 /// The token of the mailbox's waker.
@@ -374,6 +374,11 @@ impl Worker {
             Message::Listen(listening, listener) => self.listen(listening, listener),
             Message::Fresh(fresh) => self.adopt(*fresh),
             Message::Moved(moved) => self.tunnel_arrived(*moved),
+            Message::GiveTunnels(give) => {
+                let given = self.give_tunnels();
+                give(given);
+            }
+            Message::TakeTunnel(frozen, taken) => taken(self.thaw_tunnel(*frozen)),
             Message::Wake(key) => {
                 if let Some(dial) = self.dials.get_mut(key) {
                     self.core.enqueue(Job::Dial(key), &mut dial.queued);
@@ -381,7 +386,7 @@ impl Worker {
             }
             Message::StopAccepting(done) => {
                 self.stop_accepting();
-                done();
+                done(());
             }
             Message::TellPeers => self.tell_peers(),
             Message::CutAll(reason) => self.cut_all(&reason),

@@ -100,7 +100,7 @@ async fn carry_out(action: Action, shared: &Arc<Shared>, emptied: &mpsc::Unbound
                 let (done, stopped) = oneshot::channel();
                 shared.post(
                     worker,
-                    Message::StopAccepting(Box::new(move || {
+                    Message::StopAccepting(Box::new(move |()| {
                         let _ = done.send(());
                     })),
                 );

@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use super::access_log::{self, Completion};
 use super::facts::{ConnectionFacts, Direction};
 use super::labels::{ResponseFlags, TrafficLabels};
-use super::metrics::Telemetry;
+use super::metrics::{Open, Telemetry};
 
 /// Counts and logs one user connection.
 ///
@@ -32,6 +32,8 @@ struct Live {
     sent: Counter,
     received: Counter,
     closed: Counter,
+    /// Its place in the gauge of open sockets.
+    _open: Open,
 }
 
 /// Why a connection ended badly.
@@ -75,11 +77,13 @@ impl Observation {
 
     fn new(telemetry: &Telemetry, tracked: Tracked<ConnectionFacts>, labels: &TrafficLabels) -> Self {
         let traffic = telemetry.traffic();
+        let open = telemetry.socket_opened(tracked.facts().direction);
         let live = Live {
             tracked,
             sent: traffic.sent.get_or_create_owned(labels),
             received: traffic.received.get_or_create_owned(labels),
             closed: traffic.closed.get_or_create_owned(labels),
+            _open: open,
         };
         Self { telemetry: telemetry.clone(), live: Some(live) }
     }

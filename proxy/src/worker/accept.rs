@@ -78,8 +78,7 @@ impl Worker {
     pub(super) fn stop_accepting(&mut self) {
         let indexes: Vec<usize> = self.listeners.keys().copied().collect();
         for index in indexes {
-            loop {
-                let Some(listener) = self.listeners.get_mut(&index) else { break };
+            while let Some(listener) = self.listeners.get_mut(&index) {
                 let listening = listener.listening;
                 let Ok((stream, source)) = listener.socket.accept() else { break };
                 self.accepted(listening, stream, socket::canonical(source));

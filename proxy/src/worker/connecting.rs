@@ -181,6 +181,7 @@ impl Worker {
             Plan::Direct { to, from, facts } => self.connect_onward(key, to, from, *facts),
             Plan::Tunnel { key: pool_key, request, facts } => {
                 let requested = Requested { request, tries: 0, deadline: 0, source, destination };
+                let requested = Box::new(requested);
                 let Some(observation) = self.observe(key, *facts, Kind::Stream) else { return };
                 let stage = Stage::AwaitTunnel { key: pool_key, requested, observation };
                 self.enter(key, &UserEvent::Tunnel, stage);
@@ -267,18 +268,15 @@ impl Worker {
 
     /// A tunnel has gone without processing this user's request.
     pub(super) fn user_again(&mut self, tunnel: usize, returned: Returned) {
-        let Returned { leg, requested, observation } = returned;
+        let Returned { leg, mut requested, observation } = returned;
         let next = Flow::AwaitReply { tries: requested.tries }.on(&UserEvent::NotProcessed);
         match (next, self.tunnels.get(tunnel).and_then(|tunnel| tunnel.key().cloned())) {
             (Some(UserNext::Go(flow @ Flow::AwaitTunnel { tries })), Some(pool_key)) => {
+                requested.tries = tries;
                 let entry = self.users.vacant_entry();
                 let key = entry.key();
                 self.core.assign(&leg, Source::User(key));
-                let stage = Stage::AwaitTunnel {
-                    key: pool_key,
-                    requested: Requested { tries, ..requested },
-                    observation,
-                };
+                let stage = Stage::AwaitTunnel { key: pool_key, requested, observation };
                 let deadline = self.core.now + flow.limit();
                 entry.insert(User { leg, stage, deadline, armed: None, queued: false });
                 self.arm_user(key);

@@ -8,8 +8,11 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use mio::{Poll, Waker};
 
 use super::placing::Fresh;
-use super::tunnel::moving::Moved;
+use super::tunnel::moving::{FrozenTunnel, Kept, MoveError, Moved};
 use super::{Listening, MAILBOX};
+
+/// Called by the worker, on its thread, with what was asked for: must not block.
+pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
 /// A message to a worker.
 pub enum Message {
@@ -19,10 +22,14 @@ pub enum Message {
     Fresh(Box<Fresh>),
     /// A tunnel moves here.
     Moved(Box<Moved>),
+    /// Freeze every tunnel that can be moved, and give them away: to another process, for example.
+    GiveTunnels(Reply<Vec<(FrozenTunnel, Kept)>>),
+    /// Run this tunnel, and say whether it does.
+    TakeTunnel(Box<FrozenTunnel>, Reply<Result<(), MoveError>>),
     /// The certificate that the tunnel with this key waits for has come, or will not.
     Wake(usize),
     /// Close the listeners, once all that the kernel had completed is accepted; then call this.
-    StopAccepting(Box<dyn FnOnce() + Send>),
+    StopAccepting(Reply<()>),
     /// Send GOAWAY to the peers that dialled us.
     TellPeers,
     /// End every connection, for this reason.

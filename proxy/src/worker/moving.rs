@@ -1,10 +1,12 @@
 //! Tunnels that go to another worker, and those that come.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::core::{Job, Source};
-use super::tunnel::moving::{FrozenTunnel, Moved};
+use super::tunnel::moving::{FrozenTunnel, Kept, Moved};
 use super::{Message, Tunnel, Worker};
+use crate::pool::PoolKey;
 use crate::telemetry::MoveResult;
 
 impl Worker {
@@ -24,38 +26,49 @@ impl Worker {
         }
     }
 
-    /// Freezes a tunnel and sends it to a worker, which may be this one.
-    fn send_tunnel(&mut self, key: usize, worker: usize) {
-        let since = Instant::now();
-        let (frozen, kept) = self.freeze_tunnel(key, worker);
-        self.core.shared.post(worker, Message::Moved(Box::new(Moved { frozen, kept, since })));
+    /// Freezes every tunnel that can be moved. Users that wait for room on one stay, and get a new tunnel.
+    pub(super) fn give_tunnels(&mut self) -> Vec<(FrozenTunnel, Kept)> {
+        let keys = self.keys(|worker| &worker.tunnels);
+        let movable = keys.into_iter().filter(|key| self.tunnels[*key].is_movable()).collect::<Vec<_>>();
+        let give = |key| {
+            let (frozen, kept, pool_key) = self.freeze_tunnel(key);
+            if let Some(pool_key) = pool_key {
+                self.serve(&pool_key);
+            }
+            (frozen, kept)
+        };
+        movable.into_iter().map(give).collect()
     }
 
-    /// Takes a tunnel out of this worker. Users that wait for room on it follow it to `worker`.
-    fn freeze_tunnel(&mut self, key: usize, worker: usize) -> (FrozenTunnel, super::tunnel::moving::Kept) {
-        let mut tunnel = self.tunnels.remove(key);
-        self.core.timers.set(Job::Tunnel(key), &mut tunnel.armed, None);
-        let pool_key = tunnel.key().cloned();
-        let parts = tunnel.freeze(&mut self.core);
+    /// Freezes a tunnel and sends it to a worker, which may be this one. Users that wait for room on it follow it.
+    fn send_tunnel(&mut self, key: usize, worker: usize) {
+        let since = Instant::now();
+        let (frozen, kept, pool_key) = self.freeze_tunnel(key);
         if let Some(pool_key) = pool_key {
-            let shared = self.core.shared.clone();
-            shared.directory.enter(&pool_key, worker);
-            let entry = self.pool.entry(&pool_key);
-            entry.tunnels.retain(|&tunnel| tunnel != key);
-            let alone = entry.tunnels.is_empty() && entry.dials.is_empty();
-            let followers: Vec<usize> = if alone { entry.waiting.drain(..).collect() } else { Vec::new() };
+            self.core.shared.directory.enter(&pool_key, worker);
             if worker != self.core.id {
+                let entry = self.pool.entry(&pool_key);
+                let alone = entry.tunnels.is_empty() && entry.dials.is_empty();
+                let followers = if alone { std::mem::take(&mut entry.waiting) } else { VecDeque::new() };
                 for user in followers {
                     self.send_user(user, worker, 0);
                 }
-            } else {
-                self.pool.entry(&pool_key).waiting.extend(followers);
-            }
-            if worker != self.core.id {
                 self.forget_if_unused(&pool_key);
             }
         }
-        parts
+        self.core.shared.post(worker, Message::Moved(Box::new(Moved { frozen, kept, since })));
+    }
+
+    /// Takes a tunnel out of this worker; the key tells whose pool it has left.
+    fn freeze_tunnel(&mut self, key: usize) -> (FrozenTunnel, Kept, Option<PoolKey>) {
+        let mut tunnel = self.tunnels.remove(key);
+        self.core.timers.set(Job::Tunnel(key), &mut tunnel.armed, None);
+        let pool_key = tunnel.key().cloned();
+        if let Some(pool_key) = &pool_key {
+            self.pool.entry(pool_key).tunnels.retain(|&tunnel| tunnel != key);
+        }
+        let (frozen, kept) = tunnel.freeze(&mut self.core);
+        (frozen, kept, pool_key)
     }
 
     /// A tunnel comes from another worker.
@@ -63,7 +76,7 @@ impl Worker {
         let Moved { frozen, kept, since } = moved;
         let result = self.thaw_tunnel(frozen);
         let outcome = match result {
-            Ok(_) => {
+            Ok(()) => {
                 kept.released();
                 MoveResult::Moved
             }
@@ -77,7 +90,7 @@ impl Worker {
     }
 
     /// Makes a frozen tunnel this worker's and lets it run.
-    fn thaw_tunnel(&mut self, frozen: FrozenTunnel) -> Result<usize, super::MoveError> {
+    pub(super) fn thaw_tunnel(&mut self, frozen: FrozenTunnel) -> Result<(), super::MoveError> {
         let slot = self.tunnels.vacant_entry();
         let key = slot.key();
         let mut tunnel = Tunnel::thaw(frozen, key, &mut self.core)?;
@@ -90,6 +103,6 @@ impl Worker {
             self.core.shared.directory.enter(&pool_key, self.core.id);
             self.serve(&pool_key);
         }
-        Ok(key)
+        Ok(())
     }
 }

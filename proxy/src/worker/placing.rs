@@ -32,7 +32,7 @@ pub enum Fresh {
         /// Whose tunnels it may use.
         key: PoolKey,
         /// What will be asked of the peer.
-        requested: Requested,
+        requested: Box<Requested>,
         /// Its counters and its line in the access log.
         observation: Observation,
         /// How often it was sent on already.

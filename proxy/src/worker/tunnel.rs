@@ -89,7 +89,7 @@ pub(super) enum Effect {
 /// A user's connection that comes back from a tunnel that didn't process its request.
 pub(super) struct Returned {
     pub(super) leg: Leg,
-    pub(super) requested: Requested,
+    pub(super) requested: Box<Requested>,
     pub(super) observation: Observation,
 }
 
@@ -344,7 +344,7 @@ impl Tunnel {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         match &mut stream.phase {
             Phase::Open(Halves { remote, .. }) | Phase::Connecting { remote, .. } => {
-                *remote = Remote::Finishing
+                *remote = Remote::Finishing;
             }
             // An answer always comes first (RFC 9113, 8.1); without one the reply's time limit decides.
             Phase::AwaitReply(_) => return,
@@ -366,7 +366,7 @@ impl Tunnel {
         match std::mem::replace(&mut stream.phase, Phase::Open(Halves::default())) {
             Phase::AwaitReply(requested) if retryable => effects.push(Effect::Again(Box::new(Returned {
                 leg: stream.leg,
-                requested: *requested,
+                requested,
                 observation: stream.observation,
             }))),
             Phase::AwaitReply(_) => {

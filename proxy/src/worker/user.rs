@@ -39,7 +39,7 @@ pub(super) enum Stage {
     },
     AwaitTunnel {
         key: PoolKey,
-        requested: Requested,
+        requested: Box<Requested>,
         observation: Observation,
     },
     /// Its pieces are on their way elsewhere.

@@ -27,7 +27,7 @@ impl Tunnel {
         };
         core.assign(&user.leg, Source::Stream(key, id));
         user.requested.deadline = core.now + User::AwaitReply { tries: user.requested.tries }.limit();
-        let phase = Phase::AwaitReply(Box::new(user.requested));
+        let phase = Phase::AwaitReply(user.requested);
         self.insert(id, Stream { leg: user.leg, phase, observation: user.observation, queued: false });
         core.enqueue(Job::Tunnel(key), &mut self.queued);
         Ok(())
