@@ -12,7 +12,7 @@ use super::tunnel::moving::{FrozenTunnel, Kept, MoveError, Moved};
 use super::{Listening, MAILBOX};
 
 /// Called by the worker, on its thread, with what was asked for: must not block.
-pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
+pub(super) type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
 /// A message to a worker.
 pub enum Message {
