@@ -49,6 +49,13 @@ fn checks_of_a_connect_request() {
         ("a service it serves", "web", "10.1.0.1:80", "400 ip mismatch: 10.0.0.1 != 10.1.0.1"),
         ("waypoint of a service", "waypoint", "10.1.0.2:443", "10.0.0.3:443 (-)"),
         ("waypoint of a pod, by address", "waypoint", "10.0.0.4:80", "10.0.0.3:80 (-)"),
+        (
+            "a service of a waypoint that it is not",
+            "web",
+            "10.1.0.2:443",
+            "400 ip mismatch: 10.0.0.1 != 10.1.0.2",
+        ),
+        ("a pod of a waypoint that it is not", "web", "10.0.0.4:80", "400 ip mismatch: 10.0.0.1 != 10.0.0.4"),
         ("waypoint of another service", "waypoint", "10.1.0.1:80", "400 ip mismatch: 10.0.0.3 != 10.1.0.1"),
         ("service by name, own port", "web", "web.shop:80", "10.0.0.1:9090 (web.shop)"),
         ("service by name, its port", "web-by-service-port", "web.shop:80", "10.0.0.2:8080 (web.shop)"),
