@@ -196,8 +196,9 @@ pub fn verdict(report: &Report) -> String {
         format!("demo: passed {figures}")
     } else {
         let separator = if figures.is_empty() { "" } else { " | " };
-        // One line, whatever the reasons hold.
-        let reasons = reasons.join("; ").split_whitespace().collect::<Vec<_>>().join(" ");
+        // One line: the last words of a node have been shown above.
+        let reasons: Vec<&str> = reasons.iter().filter_map(|reason| reason.lines().next()).collect();
+        let reasons = reasons.join("; ");
         format!("demo: FAILED {reasons}{separator}{figures}")
     }
 }
@@ -322,7 +323,7 @@ mod tests {
     #[test]
     fn the_verdict_is_one_line() {
         let failed = Report::failed("node-server ended by itself. Its last words:\n  a\n  b".to_owned());
-        assert_eq!(verdict(&failed), "demo: FAILED node-server ended by itself. Its last words: a b");
+        assert_eq!(verdict(&failed), "demo: FAILED node-server ended by itself. Its last words:");
     }
 
     #[test]

@@ -264,6 +264,27 @@ policies: []
     }
 
     #[test]
+    fn the_proxy_reads_the_yaml_as_it_was_meant() {
+        let ip = |text: &str| text.parse().expect("an address");
+        let service = Service::new("shop", ip("127.1.2.3"), 80, 8080);
+        let server = Workload::new("server", "node-b", ip("127.1.2.2")).serving(&service, 80, 8080);
+        let mut odd = Workload::new("odd", "node-b", ip("::1")).plain();
+        odd.name = "odd: \"name\" #1".to_owned();
+        let policy = r#"{name: p, namespace: demo, scope: Namespace, action: Allow, rules: []}"#;
+        let mesh = Mesh {
+            workloads: vec![server.clone(), odd.clone()],
+            services: vec![service],
+            policies: vec![policy.to_owned()],
+        };
+        let read = xds::local::load(&mesh.to_string()).expect("a mesh");
+        assert_eq!((read.workloads.len(), read.services.len(), read.policies.len()), (2, 1, 1));
+        assert_eq!(read.workloads[0].identity().to_string(), server.identity());
+        assert_eq!(read.workloads[0].addresses, server.addresses);
+        assert_eq!(*read.workloads[1].name, *odd.name);
+        assert!(xds::local::load(&Mesh::default().to_string()).is_ok());
+    }
+
+    #[test]
     fn names_cannot_break_out_of_their_quotes() {
         assert_eq!(quoted("a\"b\\c\nd"), r#""a\"b\\c\U0000000ad""#);
     }

@@ -403,7 +403,7 @@ fn check_ports(config: &NodeConfig) -> Result<(), NodeError> {
 }
 
 fn environment(config: &NodeConfig, mesh: &Path) -> Vec<(String, String)> {
-    let inherited = ["PATH", "RUST_LOG", "RUST_BACKTRACE"];
+    let inherited = ["PATH", "RUST_LOG"];
     let mut variables: Vec<(String, String)> =
         inherited.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect();
     let mut set = |name: &str, value: &str| variables.push((name.to_owned(), value.to_owned()));

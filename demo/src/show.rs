@@ -114,7 +114,8 @@ fn introduction(arguments: &Arguments) -> &'static str {
         "Two node proxies on loopback addresses. Clients dial the server through their node (SOCKS5);\n\
          the nodes carry the connections through a tunnel (HBONE: HTTP/2 over mutual TLS):\n\n  \
          clients --> node-client == tunnels ==> node-server --> server\n\n\
-         Every byte is checked at both ends. All the while the tunnels move between worker threads.\n"
+         Every byte is checked at both ends. All the while the tunnels move between worker threads.\n\
+         Bulk transfers take all the processor that they can get; requests are timed beside them.\n"
     }
 }
 

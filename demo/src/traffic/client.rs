@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use super::conversation::{ConversationError, Head, PATIENCE, Pattern, Place, Receiver, Sender};
@@ -208,12 +208,16 @@ impl Talk<'_> {
             to.control(&head).await?;
             while !self.client.stopped() {
                 to.block(WINDOW).await?;
+                // Requests on the same thread shall not wait for more than one block.
+                yield_now().await;
             }
             to.block(0).await?;
             to.finish().await
         };
         let receive = async {
-            while from.block().await? {}
+            while from.block().await? {
+                yield_now().await;
+            }
             from.ended().await
         };
         tokio::try_join!(send, receive).map(|_| ())

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
 
 use super::conversation::{ConversationError, Head, PATIENCE, Pattern, Place, Receiver, Sender};
 use super::pattern::{Direction, WINDOW};
@@ -64,7 +65,10 @@ type To<'t, 's> = Sender<'t, WriteHalf<'s>>;
 async fn bulk(mut from: From<'_, '_>, mut to: To<'_, '_>) -> Result<(), ConversationError> {
     let client_ended = AtomicBool::new(false);
     let receive = async {
-        while from.block().await? {}
+        while from.block().await? {
+            // Requests on the same thread shall not wait for more than one block.
+            yield_now().await;
+        }
         from.ended().await?;
         client_ended.store(true, Ordering::Relaxed);
         Ok(())
@@ -72,6 +76,7 @@ async fn bulk(mut from: From<'_, '_>, mut to: To<'_, '_>) -> Result<(), Conversa
     let send = async {
         while !client_ended.load(Ordering::Relaxed) {
             to.block(WINDOW).await?;
+            yield_now().await;
         }
         to.block(0).await?;
         to.finish().await
