@@ -61,6 +61,9 @@ const MAILBOX: Token = Token(usize::MAX);
 /// How often a worker says how busy it is, ms.
 const LOAD_INTERVAL: u64 = 100;
 
+/// A worker that is busy for less than this, in per mille, counts as idle.
+const IDLE: u32 = 50;
+
 /// Events that one wait brings at most.
 const EVENTS: usize = 1024;
 
@@ -88,6 +91,8 @@ struct Load {
     since: Instant,
     waited: Duration,
     next: u64,
+    /// What it said, in per mille.
+    said: u32,
 }
 
 impl Worker {
@@ -103,7 +108,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let poll = mailbox.poll()?;
         let core = Core::new(id, shared, poll.registry().try_clone()?);
-        let load = Load { since: Instant::now(), waited: Duration::ZERO, next: 0 };
+        let load = Load { since: Instant::now(), waited: Duration::ZERO, next: 0, said: 0 };
         Ok(Self {
             poll,
             mailbox,
@@ -163,8 +168,8 @@ impl Worker {
         let mut wait = timers.min(moves);
         if self.core.jobs() > 0 {
             wait = 0;
-        } else if self.load.waited < self.load.since.elapsed() / 2 {
-            // An idle worker isn't woken only to say that it is idle.
+        } else if self.load.said > IDLE {
+            // An idle worker isn't woken only to say that it still is.
             wait = wait.min(idle.max(1));
         }
         let timeout = (wait != u64::MAX).then(|| Duration::from_millis(wait));
@@ -188,8 +193,9 @@ impl Worker {
             + self.users.len()
             + self.dials.len()
             + self.tunnels.iter().map(|(_, tunnel)| 1 + tunnel.streams()).sum::<usize>();
-        self.core.shared.loads.publish(self.core.id, u32::try_from(permille).unwrap_or(1000), held);
-        self.load = Load { since: Instant::now(), waited: Duration::ZERO, next: now + LOAD_INTERVAL };
+        let said = u32::try_from(permille).unwrap_or(1000);
+        self.core.shared.loads.publish(self.core.id, said, held);
+        self.load = Load { since: Instant::now(), waited: Duration::ZERO, next: now + LOAD_INTERVAL, said };
     }
 
     /// Runs `f`; a panic in it ends the one connection that it was about, never the process.

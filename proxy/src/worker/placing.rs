@@ -42,10 +42,10 @@ pub enum Fresh {
 
 impl Worker {
     pub(super) fn hand_over(&mut self, worker: usize, fresh: Fresh) {
+        self.core.shared.loads.sent(worker);
         if worker == self.core.id {
             self.adopt(fresh);
         } else {
-            self.core.shared.loads.sent(worker);
             self.core.shared.post(worker, Message::Fresh(Box::new(fresh)));
         }
     }

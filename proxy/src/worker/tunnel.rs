@@ -218,8 +218,10 @@ impl Tunnel {
     /// Ends the tunnel and its streams because of `failure`, after one try to tell the peer.
     pub(super) fn fail(mut self, core: &mut Core, failure: &Failure) {
         self.connection.close(ErrorCode::INTERNAL_ERROR);
-        if self.leg.writable && self.connection.flush(&mut core.outbox).is_ok() {
-            let _ = self.leg.write(self.connection.unsent());
+        let unsent = self.connection.unsent().len();
+        if unsent == 0 || self.leg.write(self.connection.unsent()).is_ok_and(|n| n == unsent) {
+            self.connection.advance(unsent);
+            let _ = self.connection.flush(&mut core.outbox);
             let _ = self.leg.write(core.outbox.sealed());
         }
         let sealed = core.outbox.sealed().len();
@@ -374,10 +376,13 @@ impl Tunnel {
                     Failure::new(ResponseFlags::None, format!("the peer reset the request: {code:?}"));
                 end_stream(stream, core, End::Failed(&failure));
             }
+            // The peer had finished before: what the application hasn't taken yet is still its own.
+            Phase::Open(Halves { remote: Remote::Finishing, .. }) if is_orderly(code) => {
+                stream.phase = Phase::Open(Halves { local_done: true, remote: Remote::Finishing });
+                self.streams.insert(id, stream);
+            }
             // Stock ends a stream by CANCEL or NO_ERROR when its application has gone; its peer takes it for the end.
-            Phase::Open(_) | Phase::Connecting { .. }
-                if code == ErrorCode::NO_ERROR || code == ErrorCode::CANCEL =>
-            {
+            Phase::Open(_) | Phase::Connecting { .. } if is_orderly(code) => {
                 end_stream(stream, core, End::Reset);
             }
             Phase::Open(_) | Phase::Connecting { .. } => {
@@ -501,6 +506,11 @@ impl Tunnel {
         core.enqueue(Job::Tunnel(key), &mut self.queued);
         Ok(())
     }
+}
+
+/// Whether a stream's peer ended it because it, or its application, had no more use for it.
+fn is_orderly(code: ErrorCode) -> bool {
+    code == ErrorCode::NO_ERROR || code == ErrorCode::CANCEL
 }
 
 /// `first` and the next `run - 1` events, and those behind them.
