@@ -1,9 +1,13 @@
 //! The client's part: requests for users' connections, and the peer's answers.
 
-use hbone::ConnectResponse;
+use hbone::{ConnectResponse, ErrorCode, StreamId};
 
-use super::*;
+use super::{Returned, Tunnel};
 use crate::flow::{User, UserEvent, UserNext};
+use crate::telemetry::{Failure, ResponseFlags};
+use crate::worker::core::{Core, Job, Source};
+use crate::worker::end::End;
+use crate::worker::stream::{Halves, Phase, Stream};
 
 impl Tunnel {
     /// How many users it can take now.

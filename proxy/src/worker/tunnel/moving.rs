@@ -14,11 +14,15 @@ mod record;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use hbone::{Prepared, Secrets, ThawError};
+use drain::Tracked;
+use hbone::{Prepared, Secrets, ThawError, Time};
 use mio::net::TcpStream;
 
-use super::*;
+use super::Tunnel;
 use crate::shared::Shared;
+use crate::telemetry::{ConnectionFacts, Observation, Open};
+use crate::worker::core::{Core, Source};
+use crate::worker::stream::Stream;
 
 /// A tunnel without an owner.
 pub struct FrozenTunnel {

@@ -1,9 +1,15 @@
 //! The server's part: requests of a peer, checked, authorised and joined to the local application.
 
-use hbone::{ConnectRequest, ConnectResponse};
+use std::net::SocketAddr;
 
-use super::*;
+use hbone::{ConnectRequest, ConnectResponse, ErrorCode, StreamId};
+
+use super::Tunnel;
 use crate::inbound::{self, Decision};
+use crate::telemetry::{ConnectionFacts, Failure, Observation, ResponseFlags};
+use crate::worker::core::{Core, Source};
+use crate::worker::end::End;
+use crate::worker::stream::{Halves, Phase, Remote, Stream};
 
 /// How long the local application may take to accept, ms.
 const CONNECT_LIMIT: u64 = 10_000;

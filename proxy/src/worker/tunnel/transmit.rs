@@ -4,7 +4,12 @@ use std::io::IoSliceMut;
 
 use hbone::StreamId;
 
-use super::*;
+use super::{Role, Tunnel, failure};
+use crate::telemetry::{Failure, ResponseFlags};
+use crate::worker::core::{Core, Job};
+use crate::worker::end::is_reset;
+use crate::worker::leg::Taken;
+use crate::worker::stream::{Delivered, Phase, Stream};
 
 /// What one of several active streams may send before the next has its turn.
 const QUANTUM: usize = 64 * 1024;
