@@ -91,7 +91,47 @@ impl Validity {
 
 #[cfg(test)]
 mod tests {
+    use hbone::{Handshake, HandshakeError, SessionConfig, Time};
+
     use super::*;
+    use crate::identity::peer_identity;
+    use crate::identity::testing::{DB, Leaf, TestCa, WEB};
+
+    /// Sets a tunnel up as a worker would; returns whom the client and the server see.
+    fn tunnel(
+        client: &TlsClient,
+        server: &TlsServer,
+    ) -> Result<(Option<Identity>, Option<Identity>), HandshakeError> {
+        let mut client = Handshake::client(client, SessionConfig::client())?;
+        let mut server = Handshake::server(server, SessionConfig::server())?;
+        while !(client.is_complete() && server.is_complete()) {
+            let to_server = client.output().to_vec();
+            client.advance(to_server.len());
+            server.receive(&to_server)?;
+            let to_client = server.output().to_vec();
+            server.advance(to_client.len());
+            client.receive(&to_client)?;
+            assert!(!(to_server.is_empty() && to_client.is_empty()), "nothing moves");
+        }
+        let [client, server] = [client.finish(Time(0))?, server.finish(Time(0))?];
+        Ok((peer_identity(&client.peer_certificates), peer_identity(&server.peer_certificates)))
+    }
+
+    #[test]
+    fn tunnels_are_set_up_with_them() {
+        let ca = TestCa::new("root");
+        let web = ca.credentials(&Leaf::new(&[WEB]));
+        let db = ca.accept(&Leaf::new(&[DB]), DB, &[]).ok().unwrap();
+        let client = web.client([db.identity()]).unwrap();
+        let seen = tunnel(&client, db.server()).unwrap();
+        assert_eq!(seen, (Some(db.identity().clone()), Some(web.identity().clone())));
+
+        let wrong = tunnel(&client, web.server()).unwrap_err().to_string();
+        assert!(wrong.contains(&format!("the server presented {WEB}, expected one of {DB}")), "{wrong}");
+        let stranger = TestCa::new("other").accept(&Leaf::new(&[DB]), DB, &[]).ok().unwrap();
+        let unknown = tunnel(&client, stranger.server()).unwrap_err().to_string();
+        assert!(unknown.contains("UnknownIssuer"), "{unknown}");
+    }
 
     const HOUR: u64 = 3_600_000;
 

@@ -156,3 +156,95 @@ fn validity(leaf: &CertificateDer<'_>) -> Result<Validity, ChainError> {
 fn millis(time: UnixTime) -> u64 {
     time.as_secs().saturating_mul(1_000)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::testing::{DAY, DB, Leaf, TestCa, WEB, talk};
+
+    fn parse(elements: &[&str]) -> Result<Chain, ChainError> {
+        Chain::parse(&SignedChain(elements.iter().map(|element| (*element).to_owned()).collect()))
+    }
+
+    #[test]
+    fn the_last_element_holds_the_roots_the_others_are_shown() {
+        let [one, two] = ["one", "two"].map(TestCa::new);
+        let intermediate = one.intermediate("intermediate");
+        let (_, leaf) = intermediate.issue(&Leaf::new(&[WEB]));
+        let roots = format!("{}\n{}", two.root_pem(), one.root_pem());
+
+        let chain = parse(&[&leaf, intermediate.root_pem(), &roots]).unwrap();
+        assert_eq!((chain.shown.len(), chain.roots.len()), (2, 2));
+        let joined = parse(&[&format!("{leaf}{}", intermediate.root_pem()), &roots]).unwrap();
+        assert_eq!((&joined.shown, &joined.roots), (&chain.shown, &chain.roots));
+    }
+
+    #[test]
+    fn malformed_answers_say_what_is_missing() {
+        let (_, leaf) = TestCa::new("root").issue(&Leaf::new(&[WEB]));
+        let text = |result: Result<Chain, ChainError>| result.err().map(|error| error.to_string()).unwrap();
+        assert_eq!(text(parse(&[])), "the CA sent no certificate");
+        assert_eq!(
+            text(parse(&[&leaf])),
+            "no root certificate present: the CA sent only 1 certificate(s) of ours"
+        );
+        assert_eq!(text(parse(&[&leaf, ""])), "element 1 of the chain holds no certificate");
+        let cut = &leaf[..leaf.len() / 2];
+        assert!(text(parse(&[cut, &leaf])).starts_with("element 0 of the chain is not PEM: "));
+        let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let ca = TestCa::new("root");
+        let error = ca.accept(&Leaf::new(&[WEB]), WEB, &[garbage]).err().unwrap();
+        assert!(matches!(error, ChainError::Root(_)), "{error}");
+    }
+
+    #[test]
+    fn an_intermediate_is_shown_and_several_roots_are_trusted() {
+        let [old, new] = ["old", "new"].map(TestCa::new);
+        let intermediate = old.intermediate("intermediate");
+        let roots = format!("{}{}", old.root_pem(), new.root_pem());
+        let web =
+            intermediate.accept(&Leaf::new(&[WEB]), WEB, &[intermediate.root_pem(), &roots]).ok().unwrap();
+        let db = new.accept(&Leaf::new(&[DB]), DB, &[&roots]).ok().unwrap();
+        assert_eq!((web.certified.cert.len(), web.root_certificates.len()), (2, 2));
+        talk(&web, &db, DB).unwrap();
+        talk(&db, &web, WEB).unwrap();
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_refused() {
+        let ca = TestCa::new("root");
+        let error = |leaf: &Leaf, roots: &[&str]| ca.accept(leaf, WEB, roots).err().unwrap();
+        assert!(matches!(error(&Leaf::new(&[DB]), &[]), ChainError::AnotherIdentity { .. }));
+        assert!(matches!(error(&Leaf::new(&[DB, WEB]), &[]), ChainError::AnotherIdentity { .. }));
+        assert!(matches!(error(&Leaf::new(&[]), &[]), ChainError::AnotherIdentity { .. }));
+        assert!(matches!(error(&Leaf::new(&[WEB]).expired(), &[]), ChainError::Expired { .. }));
+        let foreign = TestCa::new("foreign");
+        let untrusted = error(&Leaf::new(&[WEB]), &[foreign.root_pem()]);
+        assert_eq!(
+            untrusted.to_string(),
+            "peers would not trust the certificate: invalid peer certificate: UnknownIssuer"
+        );
+        for purpose in
+            [rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth]
+        {
+            assert!(matches!(error(&Leaf::new(&[WEB]).only_for(purpose), &[]), ChainError::Untrusted(_)));
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_another_key_is_refused() {
+        let ca = TestCa::new("root");
+        let (_, leaf) = ca.issue(&Leaf::new(&[WEB]));
+        let (another, _) = ca.issue(&Leaf::new(&[WEB]));
+        let chain = parse(&[&leaf, ca.root_pem()]).unwrap();
+        let error = chain.accept(&WEB.parse().unwrap(), another.key, UnixTime::now(), 1).err().unwrap();
+        assert!(matches!(error, ChainError::AnotherKey(_)), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_that_begins_in_a_moment_is_taken() {
+        let ca = TestCa::new("root");
+        let credentials = ca.accept(&Leaf::new(&[WEB]).beginning_in(DAY / 1_000), WEB, &[]).ok().unwrap();
+        assert!(credentials.validity.not_before > millis(UnixTime::now()));
+    }
+}

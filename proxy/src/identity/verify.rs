@@ -150,8 +150,8 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
         let presented = uri_names(leaf).ok_or(CertificateError::BadEncoding)?;
-        let identities = presented.iter().filter_map(|name| name.parse::<Identity>().ok());
-        if identities.into_iter().any(|identity| **identity.trust_domain() == *self.trust_domain) {
+        let mut identities = presented.iter().filter_map(|name| name.parse::<Identity>().ok());
+        if identities.any(|identity| **identity.trust_domain() == *self.trust_domain) {
             Ok(verified)
         } else {
             Err(refused(PeerNameError::ForeignClient { expected: self.trust_domain.clone(), presented }))
@@ -187,4 +187,150 @@ fn refused(error: PeerNameError) -> Error {
 
 fn list(names: &[String]) -> String {
     if names.is_empty() { "no URI name".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+
+    use crate::identity::Credentials;
+    use crate::identity::testing::{DAY, DB, FOREIGN, Leaf, TestCa, WEB, client, handshake, server};
+
+    /// A mesh of one root: `us` is web, on whichever side checks.
+    struct Mesh {
+        ca: TestCa,
+        us: Credentials,
+    }
+
+    impl Mesh {
+        fn new() -> Self {
+            let ca = TestCa::new("root");
+            let us = ca.credentials(&Leaf::new(&[WEB]));
+            Self { ca, us }
+        }
+
+        /// We dial, expecting `expected`; the server shows a leaf signed by `ca`.
+        fn dial(&self, expected: &[&str], ca: &TestCa, leaf: &Leaf) -> Result<(), String> {
+            let (shown, _) = ca.issue(leaf);
+            handshake(&client(&self.us, expected, Some(&self.us.certified)), &server(&self.us, &shown))
+        }
+
+        /// We are dialled by a client that shows a leaf signed by `ca`.
+        fn accept(&self, ca: &TestCa, leaf: &Leaf) -> Result<(), String> {
+            let (shown, _) = ca.issue(leaf);
+            handshake(&client(&self.us, &[WEB], Some(&shown)), &server(&self.us, &self.us.certified))
+        }
+    }
+
+    #[test]
+    fn the_right_server_is_accepted() {
+        let mesh = Mesh::new();
+        mesh.dial(&[DB], &mesh.ca, &Leaf::new(&[DB])).unwrap();
+        mesh.dial(&[WEB, DB], &mesh.ca, &Leaf::new(&[DB])).unwrap();
+        mesh.dial(&[DB], &mesh.ca, &Leaf::new(&["https://example.com/", DB])).unwrap();
+        mesh.dial(&[DB], &mesh.ca, &Leaf::new(&[DB]).only_for(ServerAuth)).unwrap();
+        // A service's own name need not be an identity of ours.
+        mesh.dial(&["spiffe://x/any"], &mesh.ca, &Leaf::new(&["spiffe://x/any"])).unwrap();
+    }
+
+    #[test]
+    fn a_server_of_another_name_is_refused() {
+        let mesh = Mesh::new();
+        assert_eq!(
+            mesh.dial(&[DB, FOREIGN], &mesh.ca, &Leaf::new(&[WEB])).unwrap_err(),
+            format!(
+                "client: invalid peer certificate: \
+                 Other(OtherError(the server presented {WEB}, expected one of {DB}, {FOREIGN}))"
+            ),
+        );
+        let nameless = mesh.dial(&[DB], &mesh.ca, &Leaf::new(&[])).unwrap_err();
+        assert!(nameless.contains("the server presented no URI name"), "{nameless}");
+        // A prefix is not the name, and a DNS name isn't a URI name.
+        mesh.dial(&[DB], &mesh.ca, &Leaf::new(&[&DB[..DB.len() - 1]])).unwrap_err();
+        mesh.dial(&["db.default.svc"], &mesh.ca, &Leaf::new(&[]).dns("db.default.svc")).unwrap_err();
+        mesh.dial(&[], &mesh.ca, &Leaf::new(&[WEB])).unwrap_err();
+    }
+
+    #[test]
+    fn a_server_with_a_bad_certificate_is_refused_by_the_client() {
+        let mesh = Mesh::new();
+        let [foreign, namesake] = ["foreign", "root"].map(TestCa::new);
+        for (leaf, ca, why) in [
+            (Leaf::new(&[DB]).expired(), &mesh.ca, "certificate expired"),
+            (Leaf::new(&[DB]).beginning_in(DAY / 12), &mesh.ca, "not valid yet"),
+            (Leaf::new(&[DB]), &foreign, "UnknownIssuer"),
+            (Leaf::new(&[DB]), &namesake, "BadSignature"),
+            (Leaf::new(&[DB]), &mesh.ca.intermediate("not shown"), "UnknownIssuer"),
+            (Leaf::new(&[DB]).only_for(ClientAuth), &mesh.ca, "extended key usage"),
+        ] {
+            let error = mesh.dial(&[DB], ca, &leaf).unwrap_err();
+            assert!(error.starts_with("client: ") && error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_right_client_is_accepted() {
+        let mesh = Mesh::new();
+        mesh.accept(&mesh.ca, &Leaf::new(&[DB])).unwrap();
+        mesh.accept(&mesh.ca, &Leaf::new(&["https://example.com/", DB])).unwrap();
+        mesh.accept(&mesh.ca, &Leaf::new(&[DB]).only_for(ClientAuth)).unwrap();
+    }
+
+    #[test]
+    fn a_client_of_another_trust_domain_is_refused() {
+        let mesh = Mesh::new();
+        assert_eq!(
+            mesh.accept(&mesh.ca, &Leaf::new(&[FOREIGN])).unwrap_err(),
+            format!(
+                "server: invalid peer certificate: Other(OtherError(the client presented {FOREIGN}, \
+                 expected an identity of trust domain \"cluster.local\"))"
+            ),
+        );
+        for leaf in [
+            Leaf::new(&[]),
+            Leaf::new(&[]).dns("cluster.local"),
+            Leaf::new(&["spiffe://cluster.local/something/else"]),
+            Leaf::new(&["spiffe://cluster.local.evil.example/ns/default/sa/web"]),
+        ] {
+            let error = mesh.accept(&mesh.ca, &leaf).unwrap_err();
+            assert!(error.starts_with("server: ") && error.contains("expected an identity"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_client_with_a_bad_certificate_is_refused_by_the_server() {
+        let mesh = Mesh::new();
+        let [foreign, namesake] = ["foreign", "root"].map(TestCa::new);
+        for (leaf, ca, why) in [
+            (Leaf::new(&[DB]).expired(), &mesh.ca, "certificate expired"),
+            (Leaf::new(&[DB]).beginning_in(DAY / 12), &mesh.ca, "not valid yet"),
+            (Leaf::new(&[DB]), &foreign, "UnknownIssuer"),
+            (Leaf::new(&[DB]), &namesake, "BadSignature"),
+            (Leaf::new(&[DB]).only_for(ServerAuth), &mesh.ca, "extended key usage"),
+        ] {
+            let error = mesh.accept(ca, &leaf).unwrap_err();
+            assert!(error.starts_with("server: ") && error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_client_without_a_certificate_is_refused() {
+        let mesh = Mesh::new();
+        let error =
+            handshake(&client(&mesh.us, &[WEB], None), &server(&mesh.us, &mesh.us.certified)).unwrap_err();
+        assert_eq!(error, "server: peer sent no certificates");
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_is_refused() {
+        let mesh = Mesh::new();
+        let (theirs, _) = mesh.ca.issue(&Leaf::new(&[DB]));
+        let (own, _) = mesh.ca.issue(&Leaf::new(&[WEB]));
+        let stolen = rustls::sign::CertifiedKey::new(theirs.cert, own.key);
+        let error = handshake(&client(&mesh.us, &[DB], Some(&mesh.us.certified)), &server(&mesh.us, &stolen));
+        assert_eq!(error.unwrap_err(), "client: invalid peer certificate: BadSignature");
+        let error =
+            handshake(&client(&mesh.us, &[WEB], Some(&stolen)), &server(&mesh.us, &mesh.us.certified));
+        assert_eq!(error.unwrap_err(), "server: invalid peer certificate: BadSignature");
+    }
 }
