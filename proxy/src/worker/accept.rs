@@ -5,11 +5,13 @@ use std::io;
 use drain::Kind;
 use mio::net::{TcpListener, TcpStream};
 
+use super::connecting::stage_failed;
 use super::core::{Job, Source};
 use super::placing::Fresh;
-use super::user::{Listening, Origin, Stage};
+use super::user::{Listening, Origin, Stage, User};
 use super::{Worker, socket_facts};
 use crate::socket;
+use crate::telemetry::{Failure, ResponseFlags};
 
 /// Connections accepted in one turn, before others have theirs.
 const ACCEPTS_A_TURN: usize = 64;
@@ -112,22 +114,26 @@ impl Worker {
     }
 
     /// Registers an accepted socket as a user's connection and does what can be done for it at once.
-    pub(super) fn add_user(&mut self, stream: TcpStream, stage: Stage) {
+    fn add_user(&mut self, stream: TcpStream, stage: Stage) {
+        if let Some(key) = self.insert_user(stream, stage) {
+            self.drive_user(key);
+        }
+    }
+
+    /// Registers a socket as a user's connection. If that fails the connection ends, and says why.
+    pub(super) fn insert_user(&mut self, stream: TcpStream, stage: Stage) -> Option<usize> {
         let entry = self.users.vacant_entry();
         let key = entry.key();
         match self.core.register(stream, Source::User(key)) {
             Ok(leg) => {
                 let deadline = self.core.now + stage.flow().limit();
-                entry.insert(super::User { leg, stage, deadline, armed: None, queued: false });
-                self.drive_user(key);
+                entry.insert(User { leg, stage, deadline, armed: None, queued: false });
+                Some(key)
             }
             Err(error) => {
-                tracing::error!(%error, "a socket can't be registered");
-                super::connecting::stage_failed(
-                    stage,
-                    &mut self.core,
-                    &super::Failure::new(super::ResponseFlags::None, error.to_string()),
-                );
+                let failure = Failure::new(ResponseFlags::None, format!("event loop: {error}"));
+                stage_failed(stage, &mut self.core, &failure);
+                None
             }
         }
     }

@@ -6,7 +6,7 @@ use drain::Kind;
 
 use super::core::{Core, Job, Source};
 use super::leg::Taken;
-use super::placing::Fresh;
+use super::placing::{Fresh, Onward};
 use super::stream::Requested;
 use super::tunnel::Returned;
 use super::user::{Listening, Origin, Stage, User};
@@ -178,7 +178,10 @@ impl Worker {
             Plan::Close { reason } => {
                 self.fail_user(key, &Failure::new(ResponseFlags::None, reason));
             }
-            Plan::Direct { to, from, facts } => self.connect_onward(key, to, from, *facts),
+            Plan::Direct { to, from, facts } => {
+                let Some(observation) = self.observe(key, *facts, Kind::Plain) else { return };
+                self.place_plain(key, Onward { to, from }, observation);
+            }
             Plan::Tunnel { key: pool_key, request, facts } => {
                 let requested = Requested { request, tries: 0, deadline: 0, source, destination };
                 let requested = Box::new(requested);
@@ -216,14 +219,21 @@ impl Worker {
         }
     }
 
-    fn connect_onward(
-        &mut self,
-        key: usize,
-        to: SocketAddr,
-        from: Option<socket::Source>,
-        facts: ConnectionFacts,
-    ) {
-        let Some(observation) = self.observe(key, facts, Kind::Plain) else { return };
+    /// Whoever has the least to do gets a plain connection: it needs no tunnel, so no worker is better than another.
+    fn place_plain(&mut self, key: usize, onward: Onward, observation: Observation) {
+        let worker = self.core.shared.loads.idlest();
+        if worker == self.core.id {
+            self.core.shared.loads.sent(worker);
+            return self.connect_onward(key, onward, observation);
+        }
+        let mut user = self.users.remove(key);
+        self.core.timers.set(Job::User(key), &mut user.armed, None);
+        let stream = self.core.give_up(user.leg);
+        self.hand_over(worker, Fresh::Plain { stream, onward, observation });
+    }
+
+    fn connect_onward(&mut self, key: usize, onward: Onward, observation: Observation) {
+        let Onward { to, from } = onward;
         match self.core.connect(to, from, Source::Onward(key)) {
             Ok(onward) => self.enter(key, &UserEvent::Direct, Stage::Connecting { onward, observation }),
             Err(error) => {
@@ -300,20 +310,16 @@ impl Worker {
         match fresh {
             Fresh::Tunnel { stream, origin } => self.add_server(stream, origin),
             Fresh::User { stream, key: pool_key, requested, observation, hops } => {
-                let entry = self.users.vacant_entry();
-                let key = entry.key();
-                match self.core.register(stream, Source::User(key)) {
-                    Ok(leg) => {
-                        let stage = Stage::AwaitTunnel { key: pool_key, requested, observation };
-                        let deadline = self.core.now + stage.flow().limit();
-                        entry.insert(User { leg, stage, deadline, armed: None, queued: false });
-                        self.arm_user(key);
-                        self.place_again(key, hops);
-                    }
-                    Err(error) => {
-                        let failure = Failure::new(ResponseFlags::None, error.to_string());
-                        observation.close(self.core.now, Err(&failure));
-                    }
+                let stage = Stage::AwaitTunnel { key: pool_key, requested, observation };
+                if let Some(key) = self.insert_user(stream, stage) {
+                    self.arm_user(key);
+                    self.place_again(key, hops);
+                }
+            }
+            Fresh::Plain { stream, onward, observation } => {
+                if let Some(key) = self.insert_user(stream, Stage::Gone) {
+                    self.connect_onward(key, onward, observation);
+                    self.arm_user(key);
                 }
             }
         }

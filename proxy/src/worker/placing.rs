@@ -1,5 +1,7 @@
 //! Which connection goes where: to which worker, through which tunnel, and when a new tunnel is dialled.
 
+use std::net::SocketAddr;
+
 use hbone::Established;
 use mio::net::TcpStream;
 
@@ -11,6 +13,7 @@ use super::tunnel::{Effect, Returned, Role, Tunnel, TunnelPeer};
 use super::user::{Origin, Stage};
 use super::{Message, Worker, tunnel_facts};
 use crate::pool::PoolKey;
+use crate::socket;
 use crate::telemetry::{Direction, Failure, Observation};
 
 /// How often a fresh connection follows a tunnel that has just moved on, before it gets one of its own.
@@ -38,6 +41,22 @@ pub enum Fresh {
         /// How often it was sent on already.
         hops: u8,
     },
+    /// A user's connection that goes out in plain TCP.
+    Plain {
+        /// The accepted socket.
+        stream: TcpStream,
+        /// What it is to be joined to.
+        onward: Onward,
+        /// Its counters and its line in the access log.
+        observation: Observation,
+    },
+}
+
+/// The far side of a plain connection that isn't made yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Onward {
+    pub(super) to: SocketAddr,
+    pub(super) from: Option<socket::Source>,
 }
 
 impl Worker {

@@ -196,9 +196,9 @@ fn never_more_than_eight_at_a_time() {
         assert!(world.fetches.len() <= MAX_FETCHES);
         let name = identity.service_account().to_string();
         if random.bool() {
-            world.sign(&name, 1, DAY)
+            world.sign(&name, 1, DAY);
         } else {
-            world.fail(&name, "down")
+            world.fail(&name, "down");
         }
         ended += 1;
     }
