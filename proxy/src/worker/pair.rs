@@ -132,6 +132,7 @@ impl Direction {
                 Taken::Failed(error) => return Err(error),
             }
         }
-        Ok(Relayed { bytes, more: from.readable })
+        // An end that was read last has still to be passed on.
+        Ok(Relayed { bytes, more: from.readable || self.state == DirectionState::Finishing })
     }
 }
