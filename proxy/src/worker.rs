@@ -370,7 +370,9 @@ impl Worker {
         self.core.timers.set(Job::Tunnel(key), &mut tunnel.armed, None);
         let pool_key = tunnel.key().cloned();
         let peer = tunnel.peer.clone();
-        tracing::debug!(peer = %peer.address, role = tunnel.role.name(), reason = %failure.reason, "tunnel lost");
+        let identity = peer.identity.map(|identity| identity.to_string());
+        let role = tunnel.role.name();
+        tracing::debug!(peer = %peer.address, identity, role, reason = %failure.reason, "tunnel lost");
         tunnel.fail(&mut self.core, failure);
         self.leave_pool(key, pool_key.as_ref());
     }

@@ -24,6 +24,7 @@ struct Inner {
     traffic: Traffic,
     sockets: Family<ReporterLabel, Gauge>,
     tunnels: Family<RoleLabel, Gauge>,
+    tunnels_failed: Family<RoleLabel, Counter>,
     moves: Family<MoveLabel, Counter>,
     move_pause: Histogram,
     worker_panics: Counter,
@@ -75,6 +76,7 @@ impl Telemetry {
 
         let ours = registry.sub_registry_with_prefix("ztunnel");
         let tunnels = registered(ours, "tunnels_open", "HBONE tunnels that are open now");
+        let tunnels_failed = registered(ours, "tunnels_failed", "HBONE tunnels that did not come up");
         let moves = registered(ours, "tunnel_moves", "Moves of tunnels between workers");
         let move_pause = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
         let help = "Seconds from freezing a tunnel until it ran again";
@@ -89,6 +91,7 @@ impl Telemetry {
             traffic,
             sockets,
             tunnels,
+            tunnels_failed,
             moves,
             move_pause,
             worker_panics,
@@ -117,6 +120,11 @@ impl Telemetry {
     /// Counts a tunnel for as long as the guard lives.
     pub fn tunnel_opened(&self, role: TunnelRole) -> Open {
         Open::new(self.0.tunnels.get_or_create_owned(&RoleLabel { role }))
+    }
+
+    /// Counts a tunnel that did not come up.
+    pub fn tunnel_failed(&self, role: TunnelRole) {
+        self.0.tunnels_failed.get_or_create(&RoleLabel { role }).inc();
     }
 
     /// Counts a move between workers. `pause` is the time from freezing until it ran again, here or there.
@@ -261,6 +269,7 @@ mod tests {
         telemetry.tunnel_moved(MoveResult::Lost, Duration::from_secs(9));
         telemetry.worker_panicked();
         telemetry.accept_paused();
+        telemetry.tunnel_failed(TunnelRole::Client);
         let tunnel = telemetry.tunnel_opened(TunnelRole::Server);
         let text = telemetry.exposition();
         for line in [
@@ -271,6 +280,7 @@ mod tests {
             "ztunnel_worker_panics_total 1",
             "ztunnel_accept_paused_total 1",
             r#"ztunnel_tunnels_open{role="server"} 1"#,
+            r#"ztunnel_tunnels_failed_total{role="client"} 1"#,
         ] {
             assert!(text.lines().any(|candidate| candidate == line), "{line} is missing in\n{text}");
         }

@@ -14,7 +14,7 @@ use super::user::{Origin, Stage};
 use super::{Message, Worker, tunnel_facts};
 use crate::pool::PoolKey;
 use crate::socket;
-use crate::telemetry::{Direction, Failure, Observation};
+use crate::telemetry::{Direction, Failure, Observation, TunnelRole};
 
 /// How often a fresh connection follows a tunnel that has just moved on, before it gets one of its own.
 const HOPS: u8 = 3;
@@ -183,6 +183,10 @@ impl Worker {
     }
 
     pub(super) fn dial_failed(&mut self, key: usize, role: DialRole, failure: &Failure) {
+        self.core.shared.telemetry.tunnel_failed(match role {
+            DialRole::Server { .. } => TunnelRole::Server,
+            DialRole::Client { .. } => TunnelRole::Client,
+        });
         match role {
             DialRole::Server { source, tracked } => {
                 drop(tracked);
