@@ -89,3 +89,17 @@ pub fn fake_authority(config: &FakeCaConfig) -> Result<Arc<dyn CertificateAuthor
 pub fn fake_authority(_config: &FakeCaConfig) -> Result<Arc<dyn CertificateAuthority>, FakeCaError> {
     Err(FakeCaError::NotBuilt)
 }
+
+#[cfg(all(test, not(feature = "fake-ca")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_without_the_fake_ca_names_the_feature_that_is_missing() {
+        let config = FakeCaConfig { ttl: Duration::from_secs(60), root: None };
+        let error = fake_authority(&config).err().map(|error| error.to_string());
+        assert!(
+            error.is_some_and(|text| text.contains("FAKE_CA=true") && text.contains("--features fake-ca"))
+        );
+    }
+}
