@@ -212,8 +212,8 @@ impl Connection {
         self.session.finish(stream);
     }
 
-    /// Ends a stream in both directions (RST_STREAM) and drops what it holds. On one that is closed already it only
-    /// drops pending payload.
+    /// Ends a stream in both directions (RST_STREAM) and drops what it holds. On one that is over already it only drops
+    /// payload that wasn't taken.
     pub fn reset(&mut self, stream: StreamId, code: ErrorCode) {
         self.session.reset(stream, code);
     }

@@ -69,9 +69,9 @@ pub enum Event {
         /// The stream.
         stream: StreamId,
     },
-    /// The stream failed in both directions: RST_STREAM, GOAWAY, a rule broken on it, or the connection failed.
-    /// Payload that wasn't taken is gone, unless an [`Event::End`] came before: then it stays until taken, or until
-    /// [`reset`](crate::Connection::reset).
+    /// The stream is over in both directions: RST_STREAM, GOAWAY, a rule broken on it, or the connection's end. Payload
+    /// that came before stays until it is taken. Who doesn't want it must call
+    /// [`reset`](crate::Connection::reset), or it goes on counting against the connection's window.
     Reset {
         /// The stream.
         stream: StreamId,

@@ -133,14 +133,16 @@ impl Session {
     /// The peer sends nothing more: streams whose end hasn't come are cut. Tells how many.
     pub(crate) fn receive_end(&mut self, events: &mut Vec<Event>) -> usize {
         self.ended = true;
+        self.abandon_frame();
         let cut = self.streams.active();
-        self.drop_all(ErrorCode::CANCEL, events);
+        self.cut_above(0, ErrorCode::CANCEL, false, events);
         cut
     }
 
     /// The connection failed: queues the GOAWAY that says why and ends all streams.
     pub(crate) fn fail(&mut self, code: ErrorCode, events: &mut Vec<Event>) {
-        self.drop_all(code, events);
+        self.abandon_frame();
+        self.cut_above(0, code, false, events);
         self.say_final(code);
     }
 
@@ -361,20 +363,35 @@ impl Session {
         Some(stream)
     }
 
-    fn drop_all(&mut self, code: ErrorCode, events: &mut Vec<Event>) {
-        let active = self.streams.iter().filter(|stream| !stream.state.is_closed());
-        let ids: Vec<_> = active.map(|stream| stream.id).collect();
-        for stream in ids {
-            self.drop_stream(stream);
-            events.push(Event::Reset { stream, code, retryable: false });
+    /// A stream ended in both directions at once. Payload that was received stays until it is read: its reader may be
+    /// in the middle of it. Whoever doesn't want it calls [`Session::reset`].
+    fn cut(&mut self, id: StreamId, code: ErrorCode, retryable: bool, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(id).filter(|stream| !stream.state.is_closed()) else {
+            return;
+        };
+        stream.state.close();
+        if stream.is_over() {
+            self.streams.remove(id);
+        }
+        events.push(Event::Reset { stream: id, code, retryable });
+    }
+
+    /// Cuts all streams above `last`.
+    fn cut_above(&mut self, last: u32, code: ErrorCode, retryable: bool, events: &mut Vec<Event>) {
+        let above = self.streams.iter().filter(|stream| stream.id.get() > last);
+        let ids: Vec<_> = above.map(|stream| stream.id).collect();
+        for id in ids {
+            self.cut(id, code, retryable, events);
         }
     }
 
     /// Where a received frame's stream stands.
     fn standing(&self, id: u32) -> Standing {
         match StreamId::new(id) {
-            Some(id) if self.streams.get(id).is_some() => Standing::Live(id),
             Some(id) if self.recent.was_reset(id) => Standing::Ignored,
+            Some(id) if self.streams.get(id).is_some_and(|stream| !stream.state.is_closed()) => {
+                Standing::Live(id)
+            }
             Some(_) if self.role == Role::Server && self.shutdown.ignores(id) => Standing::Ignored,
             Some(known) if id % 2 == 1 && id <= self.last_id => Standing::Closed(known),
             _ => Standing::Idle,
@@ -391,7 +408,7 @@ enum Standing {
     Idle,
     /// A stream that the peer doesn't know to be gone. What comes is read and dropped.
     Ignored,
-    /// A stream that is over, as the peer must know.
+    /// A stream that is over, as the peer must know. Its payload may still be here.
     Closed(StreamId),
 }
 

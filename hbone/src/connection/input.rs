@@ -19,6 +19,9 @@ impl Connection {
         fresh: usize,
         events: &mut Vec<Event>,
     ) -> Result<(), ConnectionError> {
+        if self.ending != Ending::Open {
+            return Ok(());
+        }
         let carried = self.carry.len();
         inbox.reserve(carried + fresh);
         inbox.bytes[..carried].copy_from_slice(&self.carry);

@@ -25,18 +25,7 @@ impl Session {
             Standing::Ignored | Standing::Closed(_) => return self.trifle(now),
         };
         self.charge_reset(now)?;
-        let Some(stream) = self.streams.get_mut(id) else { return Ok(()) };
-        let was_closed = stream.state.is_closed();
-        // All of its payload is here: whoever reads it may have it (section 8.1 knows a RST_STREAM without error).
-        if stream.state.peer_ended() && stream.receive.held() > 0 {
-            stream.state.close();
-        } else {
-            self.drop_stream(id);
-        }
-        if !was_closed {
-            let retryable = code == ErrorCode::REFUSED_STREAM;
-            events.push(Event::Reset { stream: id, code, retryable });
-        }
+        self.cut(id, code, code == ErrorCode::REFUSED_STREAM, events);
         Ok(())
     }
 
@@ -132,15 +121,8 @@ impl Session {
             Some(_) => self.trifle(now)?,
         }
         self.peer_shutdown = Some(last);
-        if self.role == Role::Server {
-            return Ok(());
-        }
-        while let Some(stream) = self.streams.remove_above(last) {
-            self.release(stream.receive.held(), false);
-            if !stream.state.is_closed() {
-                let code = ErrorCode::REFUSED_STREAM;
-                events.push(Event::Reset { stream: stream.id, code, retryable: true });
-            }
+        if self.role == Role::Client {
+            self.cut_above(last, ErrorCode::REFUSED_STREAM, true, events);
         }
         Ok(())
     }

@@ -57,6 +57,9 @@ impl Session {
         let decoder = thaw_decoder(state)?;
         let output = Output { control: state.bytes()?.to_vec(), replies: state.count()?, windows: false };
         let last_id = state.u32()?;
+        if last_id > MAX_WINDOW || (last_id > 0 && last_id % 2 == 0) {
+            return Err(ThawError::Invalid("last stream"));
+        }
         let (floor, ceiling) = (config.initial_connection_window(), config.connection_window);
         let receive = ReceiveWindow::thaw(state, floor, ceiling)?;
         let send = SendWindow::thaw(state)?;
@@ -79,7 +82,7 @@ impl Session {
             held += u64::from(stream.receive.held());
             streams.push(stream);
         }
-        if held > receive.held().into() || last_id > MAX_WINDOW {
+        if held > receive.held().into() {
             return Err(ThawError::Invalid("held payload"));
         }
         let mut session = Self {

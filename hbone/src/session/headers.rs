@@ -83,7 +83,9 @@ impl Session {
                 self.receive_request(now, id, end_stream, list, events)
             }
             Standing::Idle => Err(violation("HEADERS on a stream that isn't the peer's to open")),
-            Standing::Closed(stream) if self.recent.has_ended(stream) => {
+            Standing::Closed(stream)
+                if self.recent.has_ended(stream) || self.streams.get(stream).is_some() =>
+            {
                 Err(ConnectionError::http2(ErrorCode::STREAM_CLOSED, "HEADERS on a closed stream"))
             }
             Standing::Closed(_) if self.role == Role::Server => {

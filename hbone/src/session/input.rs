@@ -285,6 +285,17 @@ impl Session {
         }
     }
 
+    /// The rest of a DATA frame will never come: nobody holds it.
+    pub(super) fn abandon_frame(&mut self) {
+        let Input::Data(Data { stream, body, .. }) = self.input else { return };
+        let missing = match body {
+            Body::PadLength { left } => left.get(),
+            Body::Rest { payload, padding } => payload + u32::from(padding),
+        };
+        self.input = Input::NEXT_FRAME;
+        self.receive_padding(stream, missing);
+    }
+
     /// END_STREAM came.
     pub(super) fn end_peer(&mut self, id: StreamId, events: &mut Vec<Event>) {
         let Some(stream) = self.streams.get_mut(id).filter(|stream| stream.state.can_receive()) else {
@@ -323,8 +334,7 @@ impl Session {
             Standing::Ignored => Ok(()),
             Standing::Closed(id) => self.reject(now, id, code),
             Standing::Live(id) => {
-                self.drop_stream(id);
-                events.push(Event::Reset { stream: id, code, retryable: false });
+                self.cut(id, code, false, events);
                 self.reject(now, id, code)
             }
         }

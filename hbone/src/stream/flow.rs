@@ -74,9 +74,10 @@ impl ReceiveWindow {
         Self { window: size.into(), held: 0, target: floor, consumed: 0, floor, ceiling }
     }
 
-    /// The peer sent `n` bytes.
+    /// The peer sent `n` bytes. Nothing (an empty DATA frame that ends a stream) is always allowed, even where the window
+    /// is negative.
     pub(crate) fn receive(&mut self, n: u32) -> Result<(), Overflow> {
-        if i64::from(n) > self.window {
+        if n > 0 && i64::from(n) > self.window {
             return Err(Overflow);
         }
         self.window -= i64::from(n);
@@ -89,9 +90,9 @@ impl ReceiveWindow {
         self.held
     }
 
-    /// `n` held bytes were handed on; `keeps_up` if the reader has nothing waiting for it.
+    /// `n` held bytes, or all, were handed on; `keeps_up` if the reader has nothing waiting for it.
     pub(crate) fn consume(&mut self, n: u32, keeps_up: bool) {
-        debug_assert!(n <= self.held);
+        let n = n.min(self.held);
         self.held -= n;
         if !keeps_up {
             return;
@@ -198,6 +199,15 @@ mod tests {
             window.grant(window.stream_due());
         }
         assert!(window.target == 400, "never beyond the ceiling");
+    }
+
+    #[test]
+    fn an_empty_frame_needs_no_window() {
+        let mut window = ReceiveWindow::new(100, 100, 400);
+        window.receive(60).unwrap();
+        window.shrink(50);
+        assert_eq!(window.receive(0), Ok(()));
+        assert_eq!(window.receive(1), Err(Overflow));
     }
 
     #[test]

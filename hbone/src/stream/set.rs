@@ -26,12 +26,6 @@ impl Streams {
         self.position(id).map(|at| self.0.remove(at))
     }
 
-    /// Takes the first stream above `id` out.
-    pub(crate) fn remove_above(&mut self, id: u32) -> Option<Stream> {
-        let at = self.0.partition_point(|stream| stream.id.get() <= id);
-        (at < self.0.len()).then(|| self.0.remove(at))
-    }
-
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Stream> {
         self.0.iter()
     }

@@ -75,7 +75,9 @@ fn a_reset_stream_gives_the_connection_its_window_back() {
         }
         peer.session.reset(id(1 + 6 * round), ErrorCode::CANCEL);
         peer.receive(&frame(RST_STREAM, 0, 3 + 6 * round, [0, 0, 0, 8])).unwrap();
+        peer.session.reset(id(3 + 6 * round), ErrorCode::CANCEL);
         peer.receive(&frame(DATA, 0, 5 + 6 * round, b"x")).unwrap();
+        peer.session.consumed(id(5 + 6 * round), 262_144);
         peer.sent();
         peer.receive(&[connect(7 + 6 * round), connect(9 + 6 * round), connect(11 + 6 * round)].concat())
             .unwrap();

@@ -40,16 +40,22 @@ fn a_server_stream_from_request_to_end() {
 }
 
 #[test]
-fn a_reset_behind_the_end_leaves_the_payload() {
-    let mut peer = Peer::server();
-    let bytes = [frame(DATA, END_STREAM, 1, b"hello"), frame(RST_STREAM, 0, 1, [0; 4])].concat();
-    let events = peer.receive(&bytes).unwrap();
-    assert!(matches!(events[2], Event::Reset { code: ErrorCode::NO_ERROR, retryable: false, .. }));
-    peer.session.stash(id(1), b"hello");
-    assert_eq!(peer.session.pending(id(1)), b"hello");
-    peer.session.reset(id(1), ErrorCode::CANCEL);
-    assert_eq!(peer.session.streams().len(), 0);
-    assert_eq!(peer.sent(), []);
+fn a_reset_leaves_the_payload_before_it() {
+    for flags in [0, END_STREAM] {
+        let mut peer = Peer::server();
+        let bytes = [frame(DATA, flags, 1, b"hello"), frame(RST_STREAM, 0, 1, [0; 4])].concat();
+        let events = peer.receive(&bytes).unwrap();
+        let reset = Event::Reset { stream: id(1), code: ErrorCode::NO_ERROR, retryable: false };
+        assert_eq!(events.last(), Some(&reset));
+        assert_eq!(peer.session.open_streams(), 0);
+        peer.session.consumed(id(1), 1);
+        peer.session.stash(id(1), b"ello");
+        let mut peer = peer.moved();
+        assert_eq!(peer.session.pending(id(1)), b"ello");
+        peer.session.reset(id(1), ErrorCode::CANCEL);
+        assert_eq!(peer.session.streams().len(), 0);
+        assert_eq!(peer.sent(), []);
+    }
 }
 
 #[test]
@@ -198,4 +204,44 @@ fn an_idle_session_is_small() {
     assert!(one < 400, "{one}");
     peer.receive(&connect(3)).unwrap();
     assert!(size(&peer) - one <= 80, "{}", size(&peer) - one);
+}
+
+#[test]
+fn whatever_a_snapshot_and_a_peer_say_nothing_panics() {
+    let mut peer = Peer::server();
+    peer.receive(&[connect(3), frame(DATA, PADDED, 1, [9; 300])[..200].to_vec()].concat()).unwrap();
+    peer.session.stash(id(1), &[9; 100]);
+    let mut state = Writer::with_capacity(0);
+    peer.session.freeze(&mut state, peer.now);
+    let mut rng = fastrand::Rng::with_seed(3);
+    let mut survivors = 0;
+    for _ in 0..20_000 {
+        let mut broken = state.written().to_vec();
+        for _ in 0..rng.usize(1..4) {
+            let at = rng.usize(..broken.len());
+            broken[at] = rng.u8(..);
+        }
+        let Ok(session) = Session::thaw(&mut Reader::new(&broken)) else { continue };
+        survivors += 1;
+        let mut peer = Peer { session, now: Time(5) };
+        let rest = [9; 109];
+        let script = [
+            rest.to_vec(),
+            frame(DATA, END_STREAM, 3, [1; 50]),
+            connect(5),
+            frame(SETTINGS, 0, 0, setting(4, 1)),
+            go_away(1, 0),
+        ];
+        for bytes in script {
+            let _ = peer.receive(&bytes);
+            let streams: Vec<_> = peer.session.streams().collect();
+            for stream in streams {
+                peer.session.consumed(stream, rng.usize(..100));
+                peer.session.respond(stream, &ConnectResponse::status(200), false);
+            }
+            peer.session.control().clear();
+        }
+        let _ = peer.session.handle_timeout(Time(20_000));
+    }
+    assert!(survivors > 1000, "{survivors}");
 }
