@@ -180,6 +180,13 @@ impl Connection {
         (self.ending == Ending::Open && !self.peer_ended).then(|| self.session.timeout())
     }
 
+    /// Nothing more will happen here, and it should be [closed](Self::close): the peer has gone away, or our own final
+    /// GOAWAY is said, and no stream is left. [`Event::Closed`] tells the same when input made it so.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.is_closed() || self.session.is_done()
+    }
+
     /// [`close`](Self::close) was called, the connection failed, or the peer said close_notify and no stream is left.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -123,8 +123,7 @@ impl Session {
             events.push(Event::Room);
         }
         self.full = full;
-        let leaving = self.peer_shutdown.is_some() || matches!(self.shutdown, Shutdown::Final { .. });
-        if (leaving || self.ended) && !self.told_closed && self.streams.active() == 0 {
+        if self.is_done() && !self.told_closed {
             self.told_closed = true;
             events.push(Event::Closed);
         }
@@ -193,6 +192,12 @@ impl Session {
             || self.shutdown != Shutdown::Running
             || self.ended
             || self.is_exhausted()
+    }
+
+    /// One side has said that nothing new will come, and no stream is left.
+    pub(crate) fn is_done(&self) -> bool {
+        let leaving = self.peer_shutdown.is_some() || matches!(self.shutdown, Shutdown::Final { .. });
+        (leaving || self.ended) && self.streams.active() == 0
     }
 
     /// Payload that flow control lets us send on a stream.

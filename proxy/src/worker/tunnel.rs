@@ -243,8 +243,7 @@ impl Tunnel {
             }
             Role::Server => false,
         };
-        idle || self.connection.is_closed()
-            || (self.connection.is_draining() && self.connection.open_streams() == 0)
+        idle || self.connection.is_done()
     }
 
     fn linger(&mut self, key: usize, core: &mut Core) -> bool {
