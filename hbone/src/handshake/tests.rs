@@ -282,8 +282,12 @@ fn the_end_of_it() {
         assert!(!ours.is_complete());
         drive(&mut ours, &mut theirs(role, &authority, &Options::default()), usize::MAX).unwrap();
         assert!(ours.is_complete());
+        // As if the last of our bytes had not left yet.
+        ours.output = b"left, not left".to_vec();
+        ours.advance(6);
         let established = ours.finish(Time(7)).unwrap();
         assert_eq!(established.peer_certificates, authority.certificate().cert);
+        assert_eq!(established.connection.unsent(), b"not left");
     }
 }
 

@@ -183,3 +183,22 @@ impl hkdf::KeyType for Length {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn material_differs_in_every_part() {
+        let material = |suite, key, iv| KeyMaterial {
+            suite,
+            key: Zeroizing::new(vec![key; 32]),
+            iv: Zeroizing::new(vec![iv; 12]),
+        };
+        let one = material(Suite::Aes256Gcm, 1, 1);
+        assert!(one.is(&material(Suite::Aes256Gcm, 1, 1)));
+        assert!(!one.is(&material(Suite::ChaCha20Poly1305, 1, 1)));
+        assert!(!one.is(&material(Suite::Aes256Gcm, 2, 1)));
+        assert!(!one.is(&material(Suite::Aes256Gcm, 1, 2)));
+    }
+}

@@ -88,6 +88,18 @@ fn talk(
     (all, log)
 }
 
+#[test]
+fn a_flood_does_not_start_again_with_each_move() {
+    let (mut client, mut server) = pair(Suite::Aes256Gcm);
+    for _ in 0..MAX_FRUITLESS {
+        let empty = data(&mut client, b"");
+        handled(&mut server, empty);
+        server = moved(&server);
+    }
+    let empty = data(&mut client, b"");
+    assert_eq!(refused(&mut server, empty), RecordError::Fruitless);
+}
+
 const UPDATE_HEAD: &[u8] = &[24, 0, 0];
 const UPDATE_TAIL: &[u8] = &[1, 1];
 /// One ticket, and the beginning of another.
