@@ -393,10 +393,10 @@ impl Session {
     /// Where a received frame's stream stands.
     fn standing(&self, id: u32) -> Standing {
         match StreamId::new(id) {
-            Some(id) if self.recent.was_reset(id) => Standing::Ignored,
             Some(id) if self.streams.get(id).is_some_and(|stream| !stream.state.is_closed()) => {
                 Standing::Live(id)
             }
+            Some(id) if self.recent.was_reset(id) => Standing::Ignored,
             Some(_) if self.role == Role::Server && self.shutdown.ignores(id) => Standing::Ignored,
             Some(known) if id % 2 == 1 && id <= self.last_id => Standing::Closed(known),
             _ => Standing::Idle,

@@ -1,5 +1,10 @@
 //! Whole connections: two of ours on virtual time, and stock peers in memory.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy's exception for tests covers test functions, not their helpers"
+)]
+
 mod authority;
 mod end;
 mod golden;

@@ -149,7 +149,7 @@ fn slots_may_be_given_up() {
 
 #[test]
 fn nothing_overtakes_unsent_bytes() {
-    let Pair { mut client, mut server, stream } = open();
+    let Pair { mut client, server, stream } = open();
     let mut outbox = Outbox::with_capacity(0);
     client.send(stream, b"hello", &mut outbox).unwrap();
     client.written(&mut outbox, 3);
@@ -166,4 +166,16 @@ fn nothing_overtakes_unsent_bytes() {
     assert!(client.wants_flush());
     assert!(!output(&mut client).is_empty());
     assert_eq!(server.open_streams(), 1);
+}
+
+#[test]
+fn payload_never_overtakes_its_headers() {
+    let Pair { mut client, mut server, .. } = open();
+    let stream = client.connect(&ConnectRequest::connect("10.0.0.1:81", Vec::new())).unwrap();
+    let mut outbox = Outbox::with_capacity(0);
+    assert_eq!(client.send(stream, b"hello", &mut outbox), Ok(5));
+    let bytes = outbox.sealed().to_vec();
+    client.written(&mut outbox, bytes.len());
+    let events = receive(&mut server, &bytes).unwrap();
+    assert!(matches!(events[..], [Event::Request { .. }, Event::Data { .. }]), "{events:?}");
 }
