@@ -44,7 +44,7 @@ fn pairs() -> Vec<Pair> {
 
 /// How many scripts: `HBONE_SCRIPTS` for longer runs.
 fn scripts() -> u64 {
-    std::env::var("HBONE_SCRIPTS").ok().and_then(|n| n.parse().ok()).unwrap_or(3000)
+    std::env::var("HBONE_SCRIPTS").ok().and_then(|n| n.parse().ok()).unwrap_or(2000)
 }
 
 /// The first script: `HBONE_SEED` to repeat one that failed.
