@@ -150,8 +150,9 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
         let presented = uri_names(leaf).ok_or(CertificateError::BadEncoding)?;
-        let mut identities = presented.iter().filter_map(|name| name.parse::<Identity>().ok());
-        if identities.any(|identity| **identity.trust_domain() == *self.trust_domain) {
+        // The first one is whom policy will see (`peer_identity`), so it is the one that must be of our mesh.
+        let first = presented.iter().find_map(|name| name.parse::<Identity>().ok());
+        if first.is_some_and(|identity| **identity.trust_domain() == *self.trust_domain) {
             Ok(verified)
         } else {
             Err(refused(PeerNameError::ForeignClient { expected: self.trust_domain.clone(), presented }))

@@ -73,6 +73,8 @@ pub(super) enum Remote {
     Open,
     /// END_STREAM came; the application hasn't taken everything yet.
     Finishing,
+    /// RST_STREAM came; the application hasn't taken everything yet, and will get a RST then.
+    Resetting,
     /// The application has everything, and FIN.
     Done,
 }
@@ -144,9 +146,13 @@ impl Stream {
                 Err(_) => return Delivered::Gone,
             }
         }
-        if halves.remote == Remote::Finishing && connection.pending(id).is_empty() {
-            self.leg.shutdown_write();
-            halves.remote = Remote::Done;
+        match halves.remote {
+            Remote::Finishing if connection.pending(id).is_empty() => {
+                self.leg.shutdown_write();
+                halves.remote = Remote::Done;
+            }
+            Remote::Resetting if connection.pending(id).is_empty() => return Delivered::Gone,
+            _ => {}
         }
         Delivered::Fine
     }

@@ -135,10 +135,14 @@ impl Tunnel {
                     Failure::new(ResponseFlags::None, format!("the peer reset the request: {code:?}"));
                 end_stream(stream, core, End::Failed(&failure));
             }
-            // The peer had finished before: what the application hasn't taken yet is still its own.
-            Phase::Open(Halves { remote: Remote::Finishing, .. }) if is_orderly(code) => {
-                stream.phase = Phase::Open(Halves { local_done: true, remote: Remote::Finishing });
+            // What was received before is still the application's; the rest of the stream is over.
+            Phase::Open(Halves { remote, .. })
+                if is_orderly(code) && !self.connection.pending(id).is_empty() =>
+            {
+                let remote = if remote == Remote::Finishing { remote } else { Remote::Resetting };
+                stream.phase = Phase::Open(Halves { local_done: true, remote });
                 self.streams.insert(id, stream);
+                return;
             }
             // Stock ends a stream by CANCEL or NO_ERROR when its application has gone; its peer takes it for the end.
             Phase::Open(_) | Phase::Connecting { .. } if is_orderly(code) => {
@@ -150,6 +154,8 @@ impl Tunnel {
                 end_stream(stream, core, End::Failed(&failure));
             }
         }
+        // Nobody takes what the connection still keeps for it.
+        self.connection.reset(id, code);
     }
 }
 

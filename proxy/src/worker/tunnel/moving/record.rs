@@ -112,6 +112,8 @@ struct OpenRecord {
     remote_finishing: bool,
     #[prost(bool, tag = "3")]
     remote_done: bool,
+    #[prost(bool, tag = "4")]
+    remote_resetting: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -233,6 +235,7 @@ pub(super) fn stream(id: StreamId, phase: &Phase, observation: &Observation, now
                 local_done: halves.local_done,
                 remote_finishing: halves.remote == Remote::Finishing,
                 remote_done: halves.remote == Remote::Done,
+                remote_resetting: halves.remote == Remote::Resetting,
             });
         }
     }
@@ -293,20 +296,21 @@ impl ClientRecord {
 
 impl StreamRecord {
     fn decode(self, now: u64, worker: usize) -> Result<DecodedStream, MoveError> {
-        let remote = |finishing, done| match (finishing, done) {
-            (_, true) => Remote::Done,
-            (true, false) => Remote::Finishing,
-            (false, false) => Remote::Open,
+        let remote = |finishing, resetting, done| match (finishing, resetting, done) {
+            (_, _, true) => Remote::Done,
+            (_, true, false) => Remote::Resetting,
+            (true, false, false) => Remote::Finishing,
+            (false, false, false) => Remote::Open,
         };
         let phase = match (self.requested, self.connecting, self.open) {
             (Some(requested), None, None) => Phase::AwaitReply(Box::new(requested.decode(now)?)),
             (None, Some(connecting), None) => Phase::Connecting {
                 deadline: now.saturating_add(connecting.remaining),
-                remote: remote(connecting.remote_finishing, false),
+                remote: remote(connecting.remote_finishing, false, false),
             },
             (None, None, Some(open)) => Phase::Open(Halves {
                 local_done: open.local_done,
-                remote: remote(open.remote_finishing, open.remote_done),
+                remote: remote(open.remote_finishing, open.remote_resetting, open.remote_done),
             }),
             _ => return Err(MoveError::Record("a stream in no phase, or in several")),
         };
