@@ -11,37 +11,31 @@ use crate::worker::end::End;
 use crate::worker::leg::Taken;
 use crate::worker::stream::{Delivered, Halves, Phase, Remote};
 
-/// Reads of the tunnel's socket in one turn, before others have theirs.
-const READS_A_TURN: usize = 2;
-
 /// Slices of one delivery: what one scratch buffer of full records amounts to, rounded up.
 const SLICES: usize = 40;
 
 impl Tunnel {
-    /// Takes what the socket has and acts on it.
+    /// Takes what the socket has, as far as one scratch buffer goes, and acts on it. What is left comes in the next turn,
+    /// after others have had theirs.
     pub(super) fn receive(
         &mut self,
         key: usize,
         core: &mut Core,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
-        for _ in 0..READS_A_TURN {
-            if !self.leg.readable {
-                return Ok(());
-            }
-            let result = match self.leg.read(core.inbox.space(&self.connection)) {
-                Taken::Bytes(n) => {
-                    self.connection.receive(Time(core.now), &mut core.inbox, n, &mut core.events)
-                }
-                Taken::Blocked => return Ok(()),
-                Taken::End => self.connection.receive_end(&mut core.events),
-                Taken::Failed(error) => {
-                    return Err(Failure::new(ResponseFlags::None, format!("tunnel: {error}")));
-                }
-            };
-            self.dispatch(key, core, effects);
-            result.map_err(|error| failure(&error))?;
+        if !self.leg.readable {
+            return Ok(());
         }
+        let result = match self.leg.read(core.inbox.space(&self.connection)) {
+            Taken::Bytes(n) => self.connection.receive(Time(core.now), &mut core.inbox, n, &mut core.events),
+            Taken::Blocked => return Ok(()),
+            Taken::End => self.connection.receive_end(&mut core.events),
+            Taken::Failed(error) => {
+                return Err(Failure::new(ResponseFlags::None, format!("tunnel: {error}")));
+            }
+        };
+        self.dispatch(key, core, effects);
+        result.map_err(|error| failure(&error))?;
         if self.leg.readable {
             core.enqueue(Job::Tunnel(key), &mut self.queued);
         }

@@ -14,31 +14,26 @@ use crate::worker::stream::{Delivered, Phase, Stream};
 /// What one of several active streams may send before the next has its turn.
 const QUANTUM: usize = 64 * 1024;
 
-/// Filled scratch buffers of one turn, before other tunnels have theirs.
-const ROUNDS: usize = 2;
-
 impl Tunnel {
-    /// Writes what is sealed already, then control frames, then payload of the active streams in turns.
+    /// Writes what is sealed already, then control frames and, as far as one scratch buffer goes, payload of the active
+    /// streams in turns.
     pub(super) fn transmit(&mut self, key: usize, core: &mut Core) -> Result<(), Failure> {
-        for _ in 0..ROUNDS {
-            if !self.write_unsent()? {
-                return Ok(());
-            }
-            self.connection.flush(&mut core.outbox).map_err(|error| failure(&error))?;
-            self.fill(core)?;
-            // END_STREAM and RST_STREAM of what was just read stand behind its payload.
-            self.connection.flush(&mut core.outbox).map_err(|error| failure(&error))?;
-            if core.outbox.is_empty() {
-                return Ok(());
-            }
-            let written = self.leg.write(core.outbox.sealed());
-            self.connection.written(&mut core.outbox, *written.as_ref().unwrap_or(&0));
-            written.map_err(|error| lost(&error))?;
-            if self.active.is_empty() || !self.leg.writable {
-                return Ok(());
-            }
+        if !self.write_unsent()? {
+            return Ok(());
         }
-        core.enqueue(Job::Tunnel(key), &mut self.queued);
+        self.connection.flush(&mut core.outbox).map_err(|error| failure(&error))?;
+        self.fill(core)?;
+        // END_STREAM and RST_STREAM of what was just read stand behind its payload.
+        self.connection.flush(&mut core.outbox).map_err(|error| failure(&error))?;
+        if core.outbox.is_empty() {
+            return Ok(());
+        }
+        let written = self.leg.write(core.outbox.sealed());
+        self.connection.written(&mut core.outbox, *written.as_ref().unwrap_or(&0));
+        written.map_err(|error| lost(&error))?;
+        if self.leg.writable && !self.active.is_empty() {
+            core.enqueue(Job::Tunnel(key), &mut self.queued);
+        }
         Ok(())
     }
 
