@@ -9,31 +9,12 @@ pub use inbox::Inbox;
 pub use outbox::Outbox;
 
 use crate::connect::{ConnectRequest, ConnectResponse};
-use crate::error::{ConnectionError, ErrorCode, OpenError, ThawError};
+use crate::error::{ConnectionError, ErrorCode, OpenError};
 use crate::event::{Event, StreamId};
 use crate::record::Records;
+use crate::role::Role;
 use crate::session::Session;
-use crate::snapshot::{Reader, Writer};
 use crate::time::Time;
-
-/// Which end of the connection we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// We opened it, and open its streams.
-    Client,
-    /// We accepted it.
-    Server,
-}
-
-impl Role {
-    pub(crate) fn freeze(self, state: &mut Writer) {
-        state.bool(self == Self::Server);
-    }
-
-    pub(crate) fn thaw(state: &mut Reader<'_>) -> Result<Self, ThawError> {
-        Ok(if state.bool()? { Self::Server } else { Self::Client })
-    }
-}
 
 /// One established tunnel: TLS 1.3 records around HTTP/2, without socket and clock.
 ///

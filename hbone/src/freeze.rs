@@ -11,10 +11,11 @@
 
 use std::fmt;
 
-use crate::connection::{Connection, Ending, Role};
+use crate::connection::{Connection, Ending};
 use crate::error::ThawError;
 use crate::event::StreamId;
 use crate::record::{Records, RecordsState};
+use crate::role::Role;
 use crate::session::Session;
 use crate::snapshot::{self, Reader, Secrets, Snapshot, Writer};
 use crate::time::Time;

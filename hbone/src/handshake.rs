@@ -25,8 +25,9 @@ use rustls::pki_types::CertificateDer;
 
 pub use error::HandshakeError;
 
-use crate::connection::{Connection, Role};
+use crate::connection::Connection;
 use crate::record::Records;
+use crate::role::Role;
 use crate::session::Session;
 use crate::settings::SessionConfig;
 use crate::time::Time;

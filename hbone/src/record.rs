@@ -23,7 +23,7 @@ pub use error::RecordError;
 pub(crate) use freeze::RecordsState;
 pub(crate) use keys::{KeyMaterial, Suite};
 
-use crate::connection::Role;
+use crate::role::Role;
 use keys::TrafficSecret;
 use message::Messages;
 use protect::{Opener, Sealer};

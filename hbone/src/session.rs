@@ -16,11 +16,11 @@ mod shutdown;
 mod tests;
 
 use crate::connect::{ConnectRequest, ConnectResponse};
-use crate::connection::Role;
 use crate::error::{ConnectionError, ErrorCode, OpenError};
 use crate::event::{Event, StreamId};
 use crate::frame::{Head, Headers};
 use crate::hpack::{self, Decoder};
+use crate::role::Role;
 use crate::settings::{DEFAULT_WINDOW, PeerSettings, SessionConfig};
 use crate::stream::{Pending, ReceiveWindow, SendWindow, State, Stream, Streams};
 use crate::time::Time;

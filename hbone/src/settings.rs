@@ -1,8 +1,8 @@
 //! Settings: what we are configured for and announce, and what the peer announced (RFC 9113 section 6.5).
 
-use crate::connection::Role;
 use crate::error::ThawError;
 use crate::frame::{MAX_MAX_FRAME_SIZE, MAX_WINDOW, MIN_MAX_FRAME_SIZE, Setting, Settings};
+use crate::role::Role;
 use crate::snapshot::{Reader, Writer};
 
 /// What a connection is configured for. Moves with it.

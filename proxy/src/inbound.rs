@@ -4,16 +4,26 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hbone::{ConnectRequest, Method};
-use xds::{Snapshot, Workload};
+use xds::{Identity, Snapshot, Workload};
 
 use crate::headers::{self, Header};
-use crate::outbound::Plan;
+use crate::plan::Plan;
 use crate::policy::{self, Peer};
 use crate::route;
 use crate::shared::Shared;
 use crate::socket::Source;
 use crate::telemetry::{ConnectionFacts, Direction, Failure, Party, ResponseFlags, ServiceFacts};
-use crate::worker::TunnelPeer;
+
+/// Who is at the other end of a tunnel, as far as decisions need it.
+#[derive(Clone, Debug)]
+pub struct TunnelPeer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Ours on this socket.
+    pub local: SocketAddr,
+    /// The SPIFFE identity that its certificate proved.
+    pub identity: Option<Identity>,
+}
 
 /// What happens to a peer's CONNECT request.
 pub enum Decision {

@@ -7,6 +7,7 @@
 //! | [`worker`] | a thread of the data plane: event loop, set-up, tunnels, relaying, moving |
 //! | [`flow`] | connection set-up as data |
 //! | [`outbound`], [`inbound`] | what is done with an application's and with a peer's connection |
+//! | [`plan`] | the outcome of that, for a worker to carry out |
 //! | [`route`], [`policy`] | where a connection goes, and whether it may: pure functions of the mesh's state |
 //! | [`pool`] | which tunnels are shared by whom, and which worker holds them |
 //! | [`identity`] | certificates, and what their holders check |
@@ -26,6 +27,7 @@ pub mod identity;
 pub mod inbound;
 pub mod metrics_server;
 pub mod outbound;
+pub mod plan;
 pub mod policy;
 pub mod pool;
 pub mod readiness;

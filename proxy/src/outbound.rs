@@ -1,4 +1,4 @@
-//! Where an application's outgoing connection goes: [`route`](crate::route) decides, this makes a plan of it that a
+//! Where an application's outgoing connection goes: [`crate::route`] decides, this makes a plan of it that a
 //! worker can carry out.
 
 use std::net::{IpAddr, SocketAddr};
@@ -7,45 +7,12 @@ use hbone::ConnectRequest;
 use xds::Workload;
 
 use crate::headers;
+use crate::plan::Plan;
 use crate::pool::PoolKey;
 use crate::route::{self, Destination, Route};
 use crate::shared::Shared;
 use crate::socket::Source;
 use crate::telemetry::{ConnectionFacts, Direction, Failure, Party, ResponseFlags, ServiceFacts};
-
-/// What a worker does with a user's connection.
-pub enum Plan {
-    /// Through a tunnel.
-    Tunnel {
-        /// Whose tunnels it may use.
-        key: PoolKey,
-        /// What is asked of the peer.
-        request: ConnectRequest,
-        /// For metrics and log.
-        facts: Box<ConnectionFacts>,
-    },
-    /// In plain TCP.
-    Direct {
-        /// The address.
-        to: SocketAddr,
-        /// Where it comes from.
-        from: Option<Source>,
-        /// For metrics and log.
-        facts: Box<ConnectionFacts>,
-    },
-    /// Not at all, and it is known who wanted to talk to whom.
-    Refuse {
-        /// Why.
-        failure: Failure,
-        /// For metrics and log.
-        facts: Box<ConnectionFacts>,
-    },
-    /// Not at all, before that is known.
-    Close {
-        /// Why.
-        reason: String,
-    },
-}
 
 /// The plan for a connection of the local workload.
 pub fn plan(shared: &Shared, workload: &Workload, source: SocketAddr, destination: SocketAddr) -> Plan {

@@ -46,12 +46,12 @@ use self::end::{End, is_reset};
 use self::pair::{Pair, Side};
 use self::tunnel::{Effect, Role, Tunnel};
 use self::user::User;
+use crate::inbound::TunnelPeer;
 use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::telemetry::{ConnectionFacts, Direction, Failure, Party, ResponseFlags};
 
 pub use self::mailbox::{Handle, Mailbox, Message};
-pub use self::tunnel::TunnelPeer;
 pub use self::tunnel::moving::{FrozenTunnel, Kept, MoveError};
 pub use self::user::Listening;
 

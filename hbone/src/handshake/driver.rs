@@ -11,8 +11,8 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use rustls::{CommonState, Error as TlsError, ExtractedSecrets};
 
 use super::HandshakeError;
-use crate::connection::Role;
 use crate::record::{HEADER, KeyMaterial, Records, Suite};
+use crate::role::Role;
 use crate::tls::{ALPN, TrafficSecrets, capture};
 
 /// A handshake under way.

@@ -6,8 +6,8 @@ use super::keys::TrafficSecret;
 use super::message::Messages;
 use super::protect::{MAX_RECORDS, Opener, Sealer};
 use super::{MAX_FRUITLESS, Owed, Records, Suite};
-use crate::connection::Role;
 use crate::error::ThawError;
+use crate::role::Role;
 use crate::snapshot::{Reader, Writer};
 
 /// The record layer without its secrets, checked.

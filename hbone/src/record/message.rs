@@ -1,7 +1,7 @@
 //! Handshake messages after the handshake (RFC 8446, section 4.6): key updates, and tickets that nobody wants.
 
 use super::RecordError;
-use crate::connection::Role;
+use crate::role::Role;
 
 /// Puts handshake messages together from the records that they are spread over.
 #[derive(Clone, Default)]

@@ -3,10 +3,10 @@
 use super::input::violation;
 use super::shutdown::Shutdown;
 use super::{KEEPALIVE, SHUTDOWN, Session, Standing};
-use crate::connection::Role;
 use crate::error::{ConnectionError, ErrorCode};
 use crate::event::Event;
 use crate::frame::{GoAway, Ping, Reset, Settings, WindowUpdate};
+use crate::role::Role;
 use crate::settings::DEFAULT_WINDOW;
 use crate::time::Time;
 

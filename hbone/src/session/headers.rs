@@ -4,10 +4,10 @@ use super::input::violation;
 use super::limits::RESETS;
 use super::{Session, Standing};
 use crate::connect::{Answer, HeaderList, Malformed};
-use crate::connection::Role;
 use crate::error::{ConnectionError, ErrorCode};
 use crate::event::{Event, StreamId};
 use crate::frame::{Continuation, Headers, Reset};
+use crate::role::Role;
 use crate::stream::HeadersAre;
 use crate::time::Time;
 

@@ -3,10 +3,10 @@
 use super::limits::TRIFLES;
 use super::output::PREFACE;
 use super::{Session, Standing};
-use crate::connection::Role;
 use crate::error::{ConnectionError, ErrorCode};
 use crate::event::{Event, StreamId};
 use crate::frame::{Body, Data, Frame, FrameError, HEAD_LEN, Head, Kind, Piece, Reach, flag};
+use crate::role::Role;
 use crate::stream::HeadersAre;
 use crate::time::Time;
 

@@ -1,10 +1,10 @@
 //! Control frames on their way out.
 
 use super::Session;
-use crate::connection::Role;
 use crate::error::{ConnectionError, ErrorCode};
 use crate::event::StreamId;
 use crate::frame::{GoAway, Ping, Reset, Settings, WindowUpdate};
+use crate::role::Role;
 use crate::settings::SessionConfig;
 
 /// Whole control frames in the order in which they will be sent.

@@ -1,7 +1,7 @@
 //! How far each direction of a stream is (RFC 9113 section 5.1).
 
-use crate::connection::Role;
 use crate::error::ThawError;
+use crate::role::Role;
 
 /// One direction of a stream.
 ///

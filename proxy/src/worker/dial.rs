@@ -9,9 +9,9 @@ use hbone::{Established, Handshake, Time};
 
 use super::core::{Core, Job, Source};
 use super::leg::{Leg, Taken};
-use super::tunnel::TunnelPeer;
 use crate::flow::{Dial as Flow, DialEvent, DialNext};
 use crate::identity::{Credentials, Lookup, peer_identity};
+use crate::inbound::TunnelPeer;
 use crate::pool::PoolKey;
 use crate::socket;
 use crate::telemetry::{ConnectionFacts, Failure, ResponseFlags};

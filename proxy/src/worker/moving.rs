@@ -81,8 +81,8 @@ impl Worker {
                 MoveResult::Moved
             }
             Err(error) => {
-                // What was kept says so in the access log, connection by connection, when it is dropped.
                 tracing::error!(%error, "a tunnel was lost in a move between workers; please report it");
+                kept.lost(self.core.now, &error);
                 MoveResult::Lost
             }
         };

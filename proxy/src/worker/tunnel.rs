@@ -12,7 +12,6 @@ mod server;
 mod transmit;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::SocketAddr;
 
 use drain::Tracked;
 use hbone::{Connection, ConnectionError, ErrorCode, StreamId, Time};
@@ -21,23 +20,13 @@ use super::core::{Core, Job};
 use super::end::End;
 use super::leg::{Leg, Taken};
 use super::stream::{Delivered, Phase, Requested, Stream, Streams};
+use crate::inbound::TunnelPeer;
 use crate::pool::PoolKey;
 use crate::telemetry::{ConnectionFacts, Failure, Observation, Open, ResponseFlags, TunnelRole};
 
 /// How long a closed tunnel waits for its peer's FIN, ms. Closing at once would turn bytes that are still under way
 /// into a RST, which can destroy what the peer hasn't read yet.
 const LINGER: u64 = 1_000;
-
-/// Who is at the other end, as far as decisions need it.
-#[derive(Clone, Debug)]
-pub struct TunnelPeer {
-    /// Its address.
-    pub address: SocketAddr,
-    /// Ours on this socket.
-    pub local: SocketAddr,
-    /// The SPIFFE identity that its certificate proved.
-    pub identity: Option<xds::Identity>,
-}
 
 /// Our part in the tunnel.
 #[derive(Clone, Debug)]

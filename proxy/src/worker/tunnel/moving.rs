@@ -20,13 +20,13 @@ use mio::net::TcpStream;
 
 use super::Tunnel;
 use crate::shared::Shared;
-use crate::telemetry::{ConnectionFacts, Observation, Open};
+use crate::telemetry::{ConnectionFacts, Failure, Observation, Open, ResponseFlags};
 use crate::worker::core::{Core, Source};
 use crate::worker::stream::Stream;
 
 /// A tunnel without an owner.
 pub struct FrozenTunnel {
-    /// Everything but secrets and sockets, in the format of [`record`].
+    /// Everything but secrets and sockets, in the format of `moving/record.rs`.
     pub record: Vec<u8>,
     /// The traffic secrets of both directions.
     pub secrets: Secrets,
@@ -72,6 +72,14 @@ pub enum MoveError {
 }
 
 impl Kept {
+    /// The tunnel is lost: each of its connections says so in the access log.
+    pub(in crate::worker) fn lost(self, now: u64, why: &MoveError) {
+        let failure = Failure::new(ResponseFlags::None, format!("lost in a move: {why}"));
+        for observation in self.observations {
+            observation.close(now, Err(&failure));
+        }
+    }
+
     /// The tunnel runs elsewhere: nothing is logged, nothing counted as closed.
     pub fn released(self) {
         for observation in self.observations {

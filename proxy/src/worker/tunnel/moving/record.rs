@@ -10,8 +10,9 @@ use hbone::{ConnectRequest, StreamId};
 use prost::Message;
 use xds::Identity;
 
-use super::super::{Role, TunnelPeer};
+use super::super::Role;
 use super::MoveError;
+use crate::inbound::TunnelPeer;
 use crate::pool::PoolKey;
 use crate::telemetry::{ConnectionFacts, Direction, Observation, Party, ServiceFacts};
 use crate::worker::stream::{Halves, Phase, Remote, Requested};
