@@ -134,7 +134,8 @@ impl Session {
         self.ended = true;
         self.abandon_frame();
         let cut = self.streams.active();
-        self.cut_above(0, ErrorCode::CANCEL, false, events);
+        // Not CANCEL or NO_ERROR: with these a peer ends a stream of its own accord.
+        self.cut_above(0, ErrorCode::CONNECT_ERROR, false, events);
         cut
     }
 

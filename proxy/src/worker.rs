@@ -380,7 +380,13 @@ impl Worker {
     fn message(&mut self, message: Message) {
         match message {
             Message::Listen(listening, listener) => self.listen(listening, listener),
-            Message::Fresh(fresh) => self.adopt(*fresh),
+            Message::Fresh(fresh) => {
+                self.adopt(*fresh);
+                if let Some(failure) = self.core.cut.clone() {
+                    // It was on its way while the others were cut.
+                    self.cut_all(&failure.reason);
+                }
+            }
             Message::Moved(moved) => self.tunnel_arrived(*moved),
             Message::GiveTunnels(give) => {
                 let given = self.give_tunnels();
@@ -416,6 +422,7 @@ impl Worker {
     /// Ends every connection, each with its line in the access log.
     fn cut_all(&mut self, reason: &str) {
         let failure = Failure::new(ResponseFlags::None, reason.to_owned());
+        self.core.cut = Some(failure.clone());
         for key in self.keys(|worker| &worker.tunnels) {
             self.fail_tunnel(key, &failure);
         }

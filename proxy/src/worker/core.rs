@@ -15,6 +15,7 @@ use super::leg::Leg;
 use super::timers::Timers;
 use crate::shared::Shared;
 use crate::socket;
+use crate::telemetry::Failure;
 
 /// Bytes that one turn of a tunnel may read or seal.
 const SCRATCH: usize = 512 * 1024;
@@ -62,6 +63,8 @@ pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     /// The process is about to go: peers were told, tunnels that nobody uses are closed.
     pub(super) draining: bool,
+    /// The deadline has come: why whatever still arrives from other workers is cut.
+    pub(super) cut: Option<Failure>,
     /// Milliseconds, read once a turn.
     pub(super) now: u64,
     pub(super) timers: Timers<Job>,
@@ -81,6 +84,7 @@ impl Core {
         Self {
             id,
             draining: false,
+            cut: None,
             now: shared.clock.now(),
             shared,
             timers: Timers::new(),

@@ -97,7 +97,15 @@ impl Worker {
         self.core.assign(&tunnel.leg, Source::Tunnel(key));
         self.core.enqueue(Job::Tunnel(key), &mut tunnel.queued);
         let pool_key = tunnel.key().cloned();
+        if self.core.draining && pool_key.is_none() {
+            // It was on its way while the others were told.
+            tunnel.shut_down(key, &mut self.core);
+        }
         slot.insert(tunnel);
+        if let Some(failure) = self.core.cut.clone() {
+            self.fail_tunnel(key, &failure);
+            return Ok(());
+        }
         if let Some(pool_key) = pool_key {
             self.pool.entry(&pool_key).tunnels.push(key);
             self.core.shared.directory.enter(&pool_key, self.core.id);

@@ -96,6 +96,8 @@ pub(super) struct Tunnel {
     lingering: Option<u64>,
     /// A stream ended since the last turn: there may be room for a waiting user.
     freed: bool,
+    /// The peer refused a stream (REFUSED_STREAM, RFC 9113, 8.7): it has no room until another one ends.
+    refused: bool,
     pub(super) armed: Option<u64>,
     pub(super) queued: bool,
 }
@@ -122,6 +124,7 @@ impl Tunnel {
             open,
             lingering: None,
             freed: false,
+            refused: false,
             armed: None,
             queued: false,
         }
@@ -228,7 +231,7 @@ impl Tunnel {
         let idle = match &self.role {
             Role::Client { idle_since, .. } => {
                 let unused = core.now.saturating_sub(*idle_since);
-                core.draining || unused >= core.shared.pool.unused_release_timeout_ms
+                core.draining || self.refused || unused >= core.shared.pool.unused_release_timeout_ms
             }
             Role::Server => false,
         };
@@ -307,6 +310,7 @@ impl Tunnel {
 
     fn note_idle(&mut self, now: u64) {
         self.freed = true;
+        self.refused = false;
         if let Role::Client { idle_since, .. } = &mut self.role {
             *idle_since = now;
         }

@@ -12,7 +12,7 @@ use crate::worker::stream::{Halves, Phase, Stream};
 impl Tunnel {
     /// How many users it can take now.
     pub(in crate::worker) fn room(&self) -> usize {
-        if self.lingering.is_some() { 0 } else { self.connection.stream_room() }
+        if self.lingering.is_some() || self.refused { 0 } else { self.connection.stream_room() }
     }
 
     /// Sends CONNECT for a user's connection.

@@ -9,7 +9,7 @@ use crate::telemetry::{Failure, ResponseFlags};
 use crate::worker::core::{Core, Job};
 use crate::worker::end::End;
 use crate::worker::leg::Taken;
-use crate::worker::stream::{Delivered, Halves, Phase, Remote};
+use crate::worker::stream::{Delivered, Halves, Phase, Remote, Stream};
 
 /// Slices of one delivery: what one scratch buffer of full records amounts to, rounded up.
 const SLICES: usize = 40;
@@ -34,6 +34,10 @@ impl Tunnel {
                 return Err(Failure::new(ResponseFlags::None, format!("tunnel: {error}")));
             }
         };
+        if result.is_err() {
+            // The streams end with the tunnel, for its reason; only those that can try elsewhere leave it before.
+            core.events.retain(|event| !matches!(event, Event::Reset { retryable: false, .. }));
+        }
         self.dispatch(key, core, effects);
         result.map_err(|error| failure(&error))?;
         if self.leg.readable {
@@ -119,11 +123,11 @@ impl Tunnel {
         let Some(mut stream) = self.streams.remove(&id) else { return };
         self.note_idle(core.now);
         match std::mem::replace(&mut stream.phase, Phase::Open(Halves::default())) {
-            Phase::AwaitReply(requested) if retryable => effects.push(Effect::Again(Box::new(Returned {
-                leg: stream.leg,
-                requested,
-                observation: stream.observation,
-            }))),
+            Phase::AwaitReply(requested) if retryable => {
+                self.refused = true;
+                let Stream { leg, observation, .. } = stream;
+                effects.push(Effect::Again(Box::new(Returned { leg, requested, observation })));
+            }
             Phase::AwaitReply(_) => {
                 let failure =
                     Failure::new(ResponseFlags::None, format!("the peer reset the request: {code:?}"));
