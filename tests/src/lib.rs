@@ -1,1 +1,16 @@
-//! Placeholder.
+//! What the test tiers share: worlds of real proxy processes, peers that are not ours, and traffic that checks itself.
+//!
+//! - [`world`]: addresses, certificates and mesh of one test, and the nodes in it;
+//! - [`stock`]: the other side of a tunnel as Istio's proxy makes it, from `h2` and `rustls`, and a scripted one for faults;
+//! - [`traffic`]: conversations through the world, every byte checked (the applications are those of `demo`);
+//! - [`process`]: what a process costs: memory, processor time, descriptors;
+//! - [`wait`]: waiting for something to become true, with a limit.
+//!
+//! The tiers are in `tests/`. Nothing here sleeps to synchronise: all waiting is for a condition.
+
+pub mod certificates;
+pub mod process;
+pub mod stock;
+pub mod traffic;
+pub mod wait;
+pub mod world;

@@ -1,0 +1,113 @@
+//! Conversations through a world. The applications are those of `demo`: both ends check every byte.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use demo::place::Place;
+use demo::traffic::{Clients, Counts, Dial, Plan, Tally};
+
+use crate::wait;
+
+/// Clients that are at it.
+#[derive(Debug)]
+pub struct Traffic {
+    clients: Clients,
+    plan: Plan,
+}
+
+impl Traffic {
+    /// Starts `plan` against `servers`, addresses of one application that are taken in turn.
+    ///
+    /// # Panics
+    /// There are no threads.
+    pub fn start(dial: Dial, servers: Vec<SocketAddr>, plan: Plan) -> Self {
+        let clients = Clients::start(&Place::Here, dial, servers, plan.clone()).expect("clients start");
+        Self { clients, plan }
+    }
+
+    /// What the clients counted.
+    pub fn counts(&self) -> Counts {
+        self.clients.tally().counts()
+    }
+
+    /// Waits until every part of the plan has got somewhere since now, none of it wrong.
+    ///
+    /// # Panics
+    /// It has not, or a connection failed.
+    pub async fn progress(&self) {
+        let begin = self.counts();
+        let plan = &self.plan;
+        let bytes = 1 << 20;
+        let short = plan.fresh + plan.half_close;
+        wait::until("every conversation goes on", || {
+            let now = self.counts();
+            no_failure("the clients", &now);
+            (plan.bulk == 0 || now.checked >= begin.checked + bytes * plan.bulk as u64)
+                && (plan.requests + plan.idle == 0
+                    || now.answers >= begin.answers + 3 * (plan.requests + plan.idle) as u64)
+                && now.closed >= begin.closed + 2 * short as u64
+        })
+        .await;
+    }
+
+    /// Lets every conversation come to its proper end, and checks that none failed.
+    ///
+    /// # Panics
+    /// One did, or did not end.
+    pub fn finish(self) -> Counts {
+        let ended = self.clients.finish(wait::PATIENCE);
+        let counts = self.counts();
+        no_failure("the clients", &counts);
+        assert!(ended && counts.open() == 0, "{} connections did not end: {counts:?}", counts.open());
+        counts
+    }
+}
+
+/// Runs `plan` until every part of it has got somewhere, then to its end, every byte checked.
+pub async fn converse(dial: Dial, servers: Vec<SocketAddr>, plan: Plan) -> Counts {
+    let traffic = Traffic::start(dial, servers, plan);
+    traffic.progress().await;
+    traffic.finish()
+}
+
+/// Waits until the application has seen the end of all of its connections, and checks that each was a good one.
+///
+/// # Panics
+/// One was not.
+pub async fn all_whole(application: &Tally) -> Counts {
+    wait::until("the application has seen every end", || application.counts().open() == 0).await;
+    let counts = application.counts();
+    no_failure("the application", &counts);
+    counts
+}
+
+/// `count` connections at once, of every pattern if there are enough of them.
+pub fn mixture(count: usize) -> Plan {
+    let (bulk, half_close, idle) = match count {
+        0..5 => (count, 0, 0),
+        5..50 => (1, 3, 1),
+        _ => (2, 10, 20),
+    };
+    let requests = count - bulk - half_close - idle;
+    Plan { bulk, requests, half_close, idle, ..nothing() }
+}
+
+/// One connection that carries bytes both ways as fast as it can.
+pub fn bulk() -> Plan {
+    Plan { bulk: 1, ..nothing() }
+}
+
+/// Connections that stay open and say something now and then.
+pub fn idle(count: usize) -> Plan {
+    Plan { idle: count, ..nothing() }
+}
+
+/// A plan to be filled in.
+pub fn nothing() -> Plan {
+    let idle_pause = Duration::from_millis(50);
+    Plan { bulk: 0, requests: 0, fresh: 0, half_close: 0, idle: 0, idle_pause, seed: 11 }
+}
+
+fn no_failure(who: &str, counts: &Counts) {
+    assert_eq!(counts.failed, 0, "{who}: {:#?}", counts.failures);
+}
