@@ -131,14 +131,28 @@ fn installed(tool: &str) -> bool {
     Command::new(tool).arg("-V").output().is_ok()
 }
 
-/// One namespace, by the name that `ip netns` knows it by.
+/// One namespace, by the name that `ip netns` knows it by. Dropping this removes it.
 #[derive(Debug)]
-struct Namespace {
+pub struct Namespace {
     name: String,
     file: Arc<File>,
 }
 
 impl Namespace {
+    /// Makes an empty one.
+    ///
+    /// # Errors
+    /// Something that is needed is not there, or the name is taken.
+    pub fn create(name: String) -> Result<Self, NetnsError> {
+        let missing = missing(rustix::process::geteuid().is_root(), installed);
+        if missing.is_empty() { Self::add(name) } else { Err(NetnsError::Missing { missing }) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn add(name: String) -> Result<Self, NetnsError> {
         command(&format!("ip netns add {name}"))?;
         match File::open(format!("/run/netns/{name}")) {
@@ -157,7 +171,8 @@ impl Namespace {
         command(&format!("ip -n {name} link set eth0 up"))
     }
 
-    fn place(&self) -> Place {
+    /// The namespace as a place to run things in.
+    pub fn place(&self) -> Place {
         Place::Namespace(Arc::clone(&self.file))
     }
 }
@@ -171,7 +186,10 @@ impl Drop for Namespace {
 }
 
 /// Runs a command line of plain words.
-fn command(line: &str) -> Result<(), NetnsError> {
+///
+/// # Errors
+/// It cannot be run, or it failed.
+pub fn command(line: &str) -> Result<(), NetnsError> {
     let failed = |said: String| NetnsError::Command { command: line.to_owned(), said };
     let mut words = line.split(' ');
     let program = words.next().unwrap_or_default();
