@@ -28,6 +28,8 @@ pub struct Credentials {
     pub key: PrivateKeyDer<'static>,
     /// Whom its holder trusts.
     pub roots: Arc<RootCertStore>,
+    /// After how many records a stock holder renews its traffic key (RFC 8446, 4.6.3); `None` is as late as it may.
+    pub renew_key_after: Option<u64>,
 }
 
 impl Root {
@@ -66,6 +68,7 @@ impl Root {
             chain: vec![certificate.der().clone()],
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
             roots: self.store(),
+            renew_key_after: None,
         }
     }
 

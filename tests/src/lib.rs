@@ -4,11 +4,15 @@
 //! - [`stock`]: the other side of a tunnel as Istio's proxy makes it, from `h2` and `rustls`, and a scripted one for faults;
 //! - [`traffic`]: conversations through the world, every byte checked (the applications are those of `demo`);
 //! - [`process`]: what a process costs: memory, processor time, descriptors;
+//! - [`host`]: the data plane as a library, in the test's own process;
+//! - [`mover`]: two processes that pass their tunnels to one another;
 //! - [`wait`]: waiting for something to become true, with a limit.
 //!
 //! The tiers are in `tests/`. Nothing here sleeps to synchronise: all waiting is for a condition.
 
 pub mod certificates;
+pub mod host;
+pub mod mover;
 pub mod process;
 pub mod stock;
 pub mod traffic;

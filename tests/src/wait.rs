@@ -30,6 +30,18 @@ pub async fn until_within(limit: Duration, what: impl Display, mut condition: im
     }
 }
 
+/// As [`until`], for threads.
+///
+/// # Panics
+/// It does not within [`PATIENCE`].
+pub fn until_blocking(what: impl Display, mut condition: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "after {} s still not true: {what}", PATIENCE.as_secs());
+        std::thread::sleep(POLL);
+    }
+}
+
 /// Waits until `value` gives the same twice, `pause` apart: whatever it measures has come to rest.
 ///
 /// # Panics

@@ -11,8 +11,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, CipherSuiteCommon, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    ServerConfig, SignatureScheme, SupportedCipherSuite, Tls13CipherSuite,
 };
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -23,7 +23,7 @@ use crate::certificates::Credentials;
 
 /// A client that expects a server with the URI `expected`. Without `certificate` it shows none.
 pub fn client_config(credentials: Credentials, expected: &str, certificate: bool) -> Arc<ClientConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = provider(credentials.renew_key_after);
     let verifier =
         Verifier { roots: credentials.roots, expected: expected.to_owned(), provider: provider.clone() };
     let builder = ClientConfig::builder_with_provider(provider)
@@ -44,7 +44,7 @@ pub fn client_config(credentials: Credentials, expected: &str, certificate: bool
 
 /// A server that demands a certificate of its clients.
 pub fn server_config(credentials: Credentials) -> Arc<ServerConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = provider(credentials.renew_key_after);
     let verifier = WebPkiClientVerifier::builder_with_provider(credentials.roots, provider.clone())
         .build()
         .expect("there is a root");
@@ -56,6 +56,21 @@ pub fn server_config(credentials: Credentials) -> Arc<ServerConfig> {
         .expect("key and certificate fit");
     config.alpn_protocols = vec![b"h2".to_vec()];
     Arc::new(config)
+}
+
+/// Key updates have no switch in `rustls`: it makes one when a key has reached its cipher's limit. So that is lowered.
+fn provider(renew_key_after: Option<u64>) -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    if let (Some(limit), SupportedCipherSuite::Tls13(suite)) =
+        (renew_key_after, aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384)
+    {
+        let CipherSuiteCommon { suite: name, hash_provider, .. } = suite.common;
+        let common = CipherSuiteCommon { suite: name, hash_provider, confidentiality_limit: limit };
+        // rustls wants suites that live for ever; a test makes two or three.
+        let suite = Box::leak(Box::new(Tls13CipherSuite { common, ..*suite }));
+        provider.cipher_suites = vec![SupportedCipherSuite::Tls13(suite)];
+    }
+    Arc::new(provider)
 }
 
 /// TCP from `from` to `to`, then TLS.

@@ -1,0 +1,198 @@
+//! A process of the tests that gives its tunnels to another one, takes them back, gives them again.
+//!
+//! ```text
+//!   giver                                               taker
+//!     │  freezes all tunnels                              │
+//!     │ ───────────── how many, moves so far ───────────► │
+//!     │ ───────────── state and sockets of each ────────► │  holds them, but cannot write: it has no keys
+//!     │ ◄──────────────────── prepared ────────────────── │
+//!     │ ───────────── secrets of each ──────────────────► │  runs them
+//!     │ ◄─────────── which of them run ────────────────── │
+//!     ▼  becomes the taker                                ▼  becomes the giver, after a pause
+//! ```
+//!
+//! Standard input is the socket between the two. The real hand-over's care for either side's death is not in here.
+
+use std::error::Error;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use drain::passing::{PassingError, Record, receive, send};
+use hbone::Secrets;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use tests::host::{Host, HostConfig};
+use tests::mover::{Fault, Move, MoverConfig, Report};
+use ztunnel::config::{Environment, LogConfig, WorkloadConfig};
+use ztunnel::telemetry::log;
+use ztunnel::worker::{FrozenTunnel, Listening};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("mover: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    // None outlives its test, however that ends.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let argument = std::env::args().nth(1).ok_or("the configuration is missing")?;
+    let config: MoverConfig = serde_json::from_str(&argument)?;
+    let environment = Environment::from_variables([
+        ("PROXY_WORKLOAD_INFO", config.workload.as_str()),
+        ("NODE_NAME", &config.node),
+        ("RUST_LOG", "warn"),
+    ]);
+    let (_, _log) = log::install(&LogConfig::from_environment(&environment)?)?;
+    let host = Host::start(HostConfig {
+        mesh: config.mesh.clone(),
+        workload: WorkloadConfig::from_environment(&environment)?,
+        address: config.address,
+        root: config.root.clone(),
+        unused_release_timeout: RELEASE,
+    });
+    if let Some(address) = config.tunnels {
+        host.listen(Listening::Tunnels, address)?;
+    }
+    host.listen(Listening::Socks5, config.socks5)?;
+    tell(&Report::Listening);
+    let random = fastrand::Rng::with_seed(config.seed);
+    Mover { host, config, random, moves: 0 }.run()
+}
+
+/// Tunnels come and go while they are moved.
+const RELEASE: Duration = Duration::from_millis(300);
+
+struct Mover {
+    host: Host,
+    config: MoverConfig,
+    random: fastrand::Rng,
+    /// Those that count, of both processes.
+    moves: u32,
+}
+
+impl Mover {
+    fn run(mut self) -> Result<(), Box<dyn Error>> {
+        let mut giving = self.config.gives_first;
+        while self.moves < self.config.moves {
+            if giving {
+                thread::sleep(Duration::from_micros(self.random.u64(100..8_000)));
+                self.give()?;
+            } else {
+                self.take()?;
+            }
+            giving = !giving;
+        }
+        tell(&Report::Done);
+        // What runs goes on until the other process, or the test, ends.
+        match receive(io::stdin()) {
+            Err(PassingError::Closed) => Ok(()),
+            other => Err(format!("nothing more should come: {other:?}").into()),
+        }
+    }
+
+    fn give(&mut self) -> Result<(), Box<dyn Error>> {
+        let socket = io::stdin();
+        let begun = Instant::now();
+        let (given, frozen) = self.host.give();
+        let (tunnels, kept): (Vec<_>, Vec<_>) = given.into_iter().unzip();
+        let mut moved = Move {
+            tunnels: tunnels.len(),
+            streams: tunnels.iter().map(|tunnel| tunnel.sockets.len() - 1).sum(),
+            bytes: tunnels.iter().map(|tunnel| tunnel.record.len()).sum(),
+            wait: u64::try_from(frozen.duration_since(begun).as_micros())?,
+            pause: 0,
+        };
+        self.moves += u32::from(moved.counts());
+        let head = [u32::try_from(tunnels.len())?, self.moves].map(u32::to_be_bytes);
+        send(&socket, head.as_flattened(), &[])?;
+        for FrozenTunnel { record, sockets, .. } in &tunnels {
+            let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+            send(&socket, record, &sockets)?;
+        }
+        receive(&socket)?;
+        for tunnel in tunnels {
+            // Our copies of its sockets and of its secrets go with this turn.
+            send(&socket, tunnel.secrets.expose(), &[])?;
+        }
+        let running = receive(&socket)?.bytes;
+        moved.pause = u64::try_from(frozen.elapsed().as_micros())?;
+        for (kept, runs) in kept.into_iter().zip(running) {
+            if runs == RUNS {
+                kept.released();
+            }
+        }
+        tell(&Report::Moved(moved));
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<(), Box<dyn Error>> {
+        let socket = io::stdin();
+        let head = receive(&socket)?.bytes;
+        let [t0, t1, t2, t3, m0, m1, m2, m3] = head[..] else {
+            return Err("a head of another length".into());
+        };
+        let tunnels = u32::from_be_bytes([t0, t1, t2, t3]);
+        let moves = u32::from_be_bytes([m0, m1, m2, m3]);
+        let mut records = (0..tunnels).map(|_| receive(&socket)).collect::<Result<Vec<_>, _>>()?;
+        let fault = self.config.fault.filter(|(at, _)| self.moves < *at && *at <= moves);
+        let victim = (0..records.len()).max_by_key(|index| records[*index].descriptors.len());
+        let vanishing = match (fault, victim) {
+            (Some((_, Fault::Vanishes)), Some(victim)) => Some(victim),
+            (Some((_, fault)), Some(victim)) => {
+                spoil(&mut records[victim], fault);
+                None
+            }
+            _ => None,
+        };
+        self.moves = moves;
+        send(&socket, &[], &[])?;
+        let mut answers = Vec::with_capacity(records.len());
+        for (index, Record { bytes, descriptors }) in records.into_iter().enumerate() {
+            let secrets = Secrets::from_bytes(receive(&socket)?.bytes);
+            let tunnel = FrozenTunnel { record: bytes, secrets, sockets: descriptors };
+            answers.push((vanishing != Some(index)).then(|| self.host.take(tunnel)));
+        }
+        let mut running = Vec::with_capacity(answers.len());
+        for answer in answers {
+            match answer.map(|answer| answer.recv()).transpose()? {
+                Some(Err(error)) => {
+                    tell(&Report::Refused(error.to_string()));
+                    running.push(REFUSED);
+                }
+                Some(Ok(())) | None => running.push(RUNS),
+            }
+        }
+        send(&socket, &running, &[])?;
+        Ok(())
+    }
+}
+
+/// The taker's answer about one tunnel.
+const RUNS: u8 = 1;
+const REFUSED: u8 = 0;
+
+fn spoil(record: &mut Record, fault: Fault) {
+    match fault {
+        Fault::Vanishes => {}
+        Fault::FlippedBit => {
+            let state = record.bytes.windows(STATE.len()).position(|window| window == STATE);
+            record.bytes[state.expect("a record holds a connection") + 50] ^= 4;
+        }
+        Fault::LostSocket => drop(record.descriptors.pop()),
+        Fault::CutRecord => record.bytes.truncate(record.bytes.len() / 2),
+    }
+}
+
+/// What a connection's state begins with.
+const STATE: &[u8] = b"HBONE\0";
+
+fn tell(report: &Report) {
+    println!("{}", serde_json::to_string(report).expect("plain data"));
+}

@@ -1,0 +1,131 @@
+//! The data plane as a library: one worker in this very process, without listeners but those that it is given.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ztunnel::clock::Clock;
+use ztunnel::config::{InboundConfig, SocketConfig, WorkloadConfig};
+use ztunnel::identity::{self, Certificates, FakeCaConfig, RootFiles};
+use ztunnel::pool::{Directory, Loads};
+use ztunnel::shared::{Http2, PoolLimits, Shared};
+use ztunnel::socket::{self, ListenerKind};
+use ztunnel::telemetry::Telemetry;
+use ztunnel::worker::{FrozenTunnel, Handle, Kept, Listening, Mailbox, Message, MoveError, Worker};
+
+/// What a host is made of.
+#[derive(Debug)]
+pub struct HostConfig {
+    /// The mesh: YAML, see [`demo::mesh::Mesh`].
+    pub mesh: String,
+    /// The workload that it serves.
+    pub workload: WorkloadConfig,
+    /// The address that its tunnels come from.
+    pub address: IpAddr,
+    /// Certificate and key of the root that signs for it.
+    pub root: [PathBuf; 2],
+    /// How long a tunnel without streams is kept.
+    pub unused_release_timeout: Duration,
+}
+
+/// See the module. Its threads end with the process.
+pub struct Host {
+    worker: Handle,
+    sockets: SocketConfig,
+}
+
+impl Host {
+    /// Starts the worker.
+    ///
+    /// # Panics
+    /// The configuration cannot be used.
+    pub fn start(config: HostConfig) -> Self {
+        let store = xds::Store::new();
+        let mesh = xds::local::load(&config.mesh).expect("a mesh");
+        store.update(|edit| mesh.apply(edit));
+        let sockets = SocketConfig { keepalive: None, user_timeout: None, mark: None };
+        let clock = Clock::start();
+        let shared = Arc::new(Shared {
+            clock,
+            store,
+            certificates: certificates(config.root),
+            telemetry: Telemetry::new("test", move || clock.now()),
+            registry: drain::Registry::new(1),
+            directory: Directory::new(),
+            loads: Loads::new(1),
+            sockets: sockets.clone(),
+            pool: PoolLimits {
+                max_streams: 100,
+                unused_release_timeout_ms: u64::try_from(config.unused_release_timeout.as_millis())
+                    .expect("a timeout in milliseconds"),
+                max_tunnels_per_peer: 64,
+            },
+            http2: Http2 { client: hbone::SessionConfig::client(), server: hbone::SessionConfig::server() },
+            workload: config.workload,
+            inbound: InboundConfig { response_baggage: true, policy_decisions_at_info: false },
+            bind_address: Some(config.address),
+            transparent: false,
+            own_ports: Vec::new(),
+            workers: OnceLock::new(),
+        });
+        let (worker, mailbox) = Mailbox::new().expect("an event queue");
+        let running = Worker::new(0, shared.clone(), mailbox, None).expect("an event queue");
+        assert!(shared.workers.set(vec![worker.clone()]).is_ok(), "the workers are set here only");
+        thread::spawn(move || running.run().expect("the worker runs"));
+        Self { worker, sockets }
+    }
+
+    /// Accepts connections at `address`.
+    ///
+    /// # Errors
+    /// It is taken.
+    pub fn listen(&self, listening: Listening, address: SocketAddr) -> io::Result<()> {
+        let kind = match listening {
+            Listening::Tunnels => ListenerKind::Tunnels,
+            Listening::Outbound | Listening::Passthrough | Listening::Socks5 => ListenerKind::Users,
+        };
+        let listener: TcpListener = socket::listen(address, kind, &self.sockets)?;
+        self.worker.post(Message::Listen(listening, listener));
+        Ok(())
+    }
+
+    /// Freezes every tunnel that can be moved; tells when that was done, too.
+    ///
+    /// # Panics
+    /// The worker has ended.
+    pub fn give(&self) -> (Vec<(FrozenTunnel, Kept)>, Instant) {
+        let (send, receive) = mpsc::channel();
+        self.worker.post(Message::GiveTunnels(Box::new(move |given| {
+            // Whoever asked waits below.
+            send.send((given, Instant::now())).ok();
+        })));
+        receive.recv().expect("the worker answers")
+    }
+
+    /// Runs a tunnel; whether it does can be received.
+    pub fn take(&self, tunnel: FrozenTunnel) -> mpsc::Receiver<Result<(), MoveError>> {
+        let (send, receive) = mpsc::channel();
+        let answer = Box::new(move |taken| {
+            // Nobody has to wait for it.
+            send.send(taken).ok();
+        });
+        self.worker.post(Message::TakeTunnel(Box::new(tunnel), answer));
+        receive
+    }
+}
+
+/// The manager of certificates runs on a thread of its own.
+fn certificates([certificate, key]: [PathBuf; 2]) -> Certificates {
+    let root = Some(RootFiles { certificate, key });
+    let day = Duration::from_secs(86_400);
+    let authority = identity::fake_authority(&FakeCaConfig { ttl: day, root }).expect("a root certificate");
+    let (certificates, manager) = identity::start(authority);
+    thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(manager);
+    });
+    certificates
+}
