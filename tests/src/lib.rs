@@ -6,6 +6,7 @@
 //! - [`process`]: what a process costs: memory, processor time, descriptors;
 //! - [`host`]: the data plane as a library, in the test's own process;
 //! - [`mover`]: two processes that pass their tunnels to one another;
+//! - [`pods`]: network namespaces with the redirection of istio-cni;
 //! - [`wait`]: waiting for something to become true, with a limit.
 //!
 //! The tiers are in `tests/`. Nothing here sleeps to synchronise: all waiting is for a condition.
@@ -13,6 +14,7 @@
 pub mod certificates;
 pub mod host;
 pub mod mover;
+pub mod pods;
 pub mod process;
 pub mod stock;
 pub mod traffic;
