@@ -20,8 +20,15 @@ in_both_variants! {
     accepting_waits_for_descriptors
 }
 
-/// What a stalled connection may cost a node.
-const GROWTH: u64 = 8 << 20;
+/// What a stalled connection may cost a node. One that moves all the time is written down and read again each 5 ms, by
+/// two threads whose allocators keep the pages of that for some seconds.
+fn growth(variant: Variant) -> u64 {
+    match variant {
+        Variant::Still => 8 << 20,
+        Variant::Moving => 48 << 20,
+    }
+}
+
 /// A sender that has not got rid of a byte for so long is stalled.
 const REST: Duration = Duration::from_millis(500);
 
@@ -42,7 +49,7 @@ async fn a_slow_reader_costs_little_memory(variant: Variant) {
     let (mut reader, _) = listener.accept().await.expect("a connection");
     let sent = stalled(sender).await;
     for (before, after) in before.into_iter().zip(memory()) {
-        assert!(after < before + GROWTH, "{} KiB more for a stalled reader", (after - before) >> 10);
+        assert!(after < before + growth(variant), "{} KiB more for a stalled reader", (after - before) >> 10);
     }
 
     // It was waiting, not lost.
@@ -102,7 +109,7 @@ async fn a_peer_that_stops_reading_costs_little_memory(variant: Variant) {
         stalled(sender).await;
     }
     let after = resident(server.id());
-    assert!(after < before + GROWTH, "{} KiB more for a stalled peer", (after - before) >> 10);
+    assert!(after < before + growth(variant), "{} KiB more for a stalled peer", (after - before) >> 10);
     traffic.progress().await;
     assert_eq!(traffic.finish().opened, 1, "the other connection was lost and replaced");
     all_whole(application.tally()).await;
