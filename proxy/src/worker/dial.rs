@@ -55,6 +55,25 @@ enum Stage {
     Over,
 }
 
+impl Stage {
+    fn flow(&self) -> Option<Flow> {
+        match self {
+            Self::AwaitCertificate { .. } => Some(Flow::AwaitCertificate),
+            Self::Connecting { .. } => Some(Flow::Connecting),
+            Self::Handshaking { .. } => Some(Flow::Handshaking),
+            Self::Over => None,
+        }
+    }
+
+    fn into_leg(self) -> Option<Leg> {
+        match self {
+            Self::AwaitCertificate { accepted } => accepted,
+            Self::Connecting { leg, .. } | Self::Handshaking { leg, .. } => Some(leg),
+            Self::Over => None,
+        }
+    }
+}
+
 /// What a dial came to.
 pub(super) enum Dialled {
     /// It goes on.
@@ -96,6 +115,7 @@ impl Dial {
     /// Does what can be done now.
     pub(super) fn drive(&mut self, key: usize, core: &mut Core) -> Dialled {
         loop {
+            let flow = self.stage.flow();
             let stage = std::mem::replace(&mut self.stage, Stage::Over);
             let step = match stage {
                 Stage::AwaitCertificate { accepted } => self.certificate(key, core, accepted),
@@ -106,7 +126,7 @@ impl Dial {
             match step {
                 Step::Next(event, stage) => {
                     self.stage = stage;
-                    if let Some(DialNext::Go(flow)) = self.flow_before(event).on(event) {
+                    if let Some(DialNext::Go(flow)) = flow.and_then(|flow| flow.on(event)) {
                         self.deadline = core.now + flow.limit();
                     }
                 }
@@ -135,30 +155,14 @@ impl Dial {
 
     /// Closes it for a reason of the worker's own.
     pub(super) fn abandon(self, core: &mut Core) {
-        match self.stage {
-            Stage::AwaitCertificate { accepted: Some(leg) }
-            | Stage::Connecting { leg, .. }
-            | Stage::Handshaking { leg, .. } => core.close(leg),
-            Stage::AwaitCertificate { accepted: None } | Stage::Over => {}
-        }
-    }
-
-    fn flow_before(&self, event: DialEvent) -> Flow {
-        match event {
-            DialEvent::Certificate { .. } => Flow::AwaitCertificate,
-            DialEvent::Connected => Flow::Connecting,
-            DialEvent::Secured | DialEvent::Timeout => Flow::Handshaking,
+        if let Some(leg) = self.stage.into_leg() {
+            core.close(leg);
         }
     }
 
     fn expire(&mut self, core: &mut Core) -> Dialled {
-        let (flow, leg) = match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::AwaitCertificate { accepted } => (Flow::AwaitCertificate, accepted),
-            Stage::Connecting { leg, .. } => (Flow::Connecting, Some(leg)),
-            Stage::Handshaking { leg, .. } => (Flow::Handshaking, Some(leg)),
-            Stage::Over => return Dialled::Waiting,
-        };
-        if let Some(leg) = leg {
+        let Some(flow) = self.stage.flow() else { return Dialled::Waiting };
+        if let Some(leg) = std::mem::replace(&mut self.stage, Stage::Over).into_leg() {
             core.close(leg);
         }
         let flags = match flow {

@@ -165,8 +165,9 @@ impl Worker {
     }
 
     pub(super) fn stop_waiting(&mut self, key: usize, pool_key: &PoolKey) {
-        self.pool.change(pool_key, |entry| entry.waiting.retain(|&waiting| waiting != key));
-        self.forget_if_unused(pool_key);
+        if self.pool.change(pool_key, |entry| entry.waiting.retain(|&waiting| waiting != key)) {
+            self.core.shared.directory.leave(pool_key, self.core.id);
+        }
     }
 
     /// Nobody is sent here for this key any more once nothing is left of it.
