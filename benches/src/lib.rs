@@ -1,1 +1,21 @@
-//! Placeholder.
+//! The load generator and what the micro benches use. `README.md` says how to read the figures.
+//!
+//! - [`route`]: a way to an application: direct, or through two node proxies;
+//! - [`application`]: the server at its end, a process of its own;
+//! - [`bulk`], [`exchange`], [`idle`], [`moves`]: what is measured;
+//! - [`measure`]: every item in rounds, side by side on all routes, and the [`figures`] that come of it;
+//! - [`tunnel`]: both ends of one tunnel in memory, without proxies and sockets.
+
+pub mod application;
+pub mod arguments;
+pub mod bulk;
+pub mod error;
+pub mod exchange;
+pub mod figures;
+pub mod idle;
+pub mod measure;
+pub mod moves;
+pub mod parallel;
+pub mod process;
+pub mod route;
+pub mod tunnel;

@@ -1,0 +1,183 @@
+//! Micro benches: the parts of a turn without sockets, so that a change of one of them shows.
+//!
+//! `cargo bench -p benches` runs all, `cargo bench -p benches -- seal` those with `seal` in their name.
+
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use benches::figures::{Line, Section};
+use benches::tunnel::{Tunnel, TunnelError, request};
+use hbone::{ErrorCode, Event, Prepared, Time};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    for (name, bench) in BENCHES {
+        if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
+            continue;
+        }
+        match repeat(name, bench) {
+            Ok(section) => {
+                // Who has seen enough, as with `| head`, is no reason to panic.
+                section.write(&mut std::io::stdout()).ok();
+            }
+            Err(error) => {
+                eprintln!("micro: {name}: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+type Bench = fn() -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError>;
+
+const BENCHES: [(&str, Bench); 5] = [
+    ("bulk: seal and receive 256 KiB turns", || bulk(256 << 10)),
+    ("small: seal and receive 128 byte turns", || bulk(128)),
+    ("connect: encode and decode a request", connect),
+    ("many: 16 streams of 128 bytes in one turn", many),
+    ("move: freeze and thaw, 10 streams, 16 KiB of a record", freeze),
+];
+
+const SAMPLES: usize = 15;
+
+/// Takes a bench several times: each of its figures becomes a line.
+fn repeat(name: &str, bench: Bench) -> Result<Section, TunnelError> {
+    let mut section = Section::new(name);
+    for _ in 0..SAMPLES {
+        for (place, (item, unit, value)) in bench()?.into_iter().enumerate() {
+            match section.lines.get_mut(place) {
+                Some(line) => line.values.push(value),
+                None => section.push(Line::new(item, unit, vec![value])),
+            }
+        }
+    }
+    Ok(section)
+}
+
+/// A turn: payload laid out and sealed here, opened and consumed there.
+fn bulk(size: usize) -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError> {
+    let turns = if size > 4096 { 200 } else { 20_000 };
+    let mut tunnel = Tunnel::open()?;
+    let stream = tunnel.connect()?;
+    let (mut sealing, mut receiving, mut bytes) = (Duration::ZERO, Duration::ZERO, 0);
+    for _ in 0..turns {
+        let Tunnel { client, server } = &mut tunnel;
+        let begun = Instant::now();
+        let mut slots = Vec::new();
+        let room = client.connection.slots(stream, &mut client.outbox, size, &mut slots);
+        black_box(&slots);
+        drop(slots);
+        client.connection.seal(stream, &mut client.outbox, room)?;
+        sealing += begun.elapsed();
+        bytes += room;
+
+        let fresh = server.copy_from(client);
+        let begun = Instant::now();
+        server.receive(fresh)?;
+        server.consume();
+        receiving += begun.elapsed();
+        // Window updates go back, outside of the measured time.
+        tunnel.settle()?;
+    }
+    if size > 4096 {
+        let rate = |time: Duration| bytes as f64 / 1e9 / time.as_secs_f64();
+        return Ok(vec![("seal", "GB/s", rate(sealing)), ("receive", "GB/s", rate(receiving))]);
+    }
+    Ok(vec![("seal", "ns a turn", nanos(sealing, turns)), ("receive", "ns a turn", nanos(receiving, turns))])
+}
+
+/// Many small messages sealed into one write: what they cost once the system calls are shared.
+fn many() -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError> {
+    const TURNS: u32 = 2000;
+    let mut tunnel = Tunnel::open()?;
+    let streams = (0..16).map(|_| tunnel.connect()).collect::<Result<Vec<_>, _>>()?;
+    let payload = [0x5a; 128];
+    let (mut sealing, mut receiving) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..TURNS {
+        let Tunnel { client, server } = &mut tunnel;
+        let begun = Instant::now();
+        for &stream in &streams {
+            client.connection.send(stream, &payload, &mut client.outbox)?;
+        }
+        sealing += begun.elapsed();
+        let fresh = server.copy_from(client);
+        let begun = Instant::now();
+        server.receive(fresh)?;
+        server.consume();
+        receiving += begun.elapsed();
+        tunnel.settle()?;
+    }
+    let messages = TURNS * 16;
+    Ok(vec![
+        ("seal", "ns a message", nanos(sealing, messages)),
+        ("receive", "ns a message", nanos(receiving, messages)),
+    ])
+}
+
+/// A CONNECT with the headers of a node proxy: HPACK and stream set-up on both ends.
+fn connect() -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError> {
+    const REQUESTS: u32 = 5000;
+    let mut tunnel = Tunnel::open()?;
+    let request = request();
+    let (mut encoding, mut decoding) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..REQUESTS {
+        let Tunnel { client, server } = &mut tunnel;
+        let begun = Instant::now();
+        let stream = client.connection.connect(&request)?;
+        client.connection.flush(&mut client.outbox)?;
+        encoding += begun.elapsed();
+        let fresh = server.copy_from(client);
+        let begun = Instant::now();
+        server.receive(fresh)?;
+        decoding += begun.elapsed();
+        assert!(matches!(server.events[..], [Event::Request { .. }]), "one request came");
+        server.events.clear();
+        server.connection.reset(stream, ErrorCode::CANCEL);
+        tunnel.settle()?;
+    }
+    Ok(vec![
+        ("connect and flush", "ns a request", nanos(encoding, REQUESTS)),
+        ("receive", "ns a request", nanos(decoding, REQUESTS)),
+    ])
+}
+
+/// A tunnel in the midst of a record.
+fn freeze() -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError> {
+    const MOVES: u32 = 1000;
+    let mut tunnel = Tunnel::open()?;
+    let streams = (0..10).map(|_| tunnel.connect()).collect::<Result<Vec<_>, _>>()?;
+    let Tunnel { client, mut server } = tunnel;
+    let mut client = client;
+    let mut slots = Vec::new();
+    let room = client.connection.slots(streams[0], &mut client.outbox, 16_000, &mut slots);
+    drop(slots);
+    client.connection.seal(streams[0], &mut client.outbox, room)?;
+    let fresh = server.copy_from(&mut client);
+    server.receive(fresh - 1)?;
+    let mut connection = server.connection;
+    let (mut freezing, mut thawing) = (Duration::ZERO, Duration::ZERO);
+    let mut size = 0;
+    for _ in 0..MOVES {
+        let begun = Instant::now();
+        let snapshot = connection.freeze().snapshot(Time(0));
+        freezing += begun.elapsed();
+        size = snapshot.state.len();
+        let begun = Instant::now();
+        connection = Prepared::read(&snapshot.state)?.commit(Time(0), &snapshot.secrets)?;
+        thawing += begun.elapsed();
+    }
+    Ok(vec![
+        ("state", "bytes", size as f64),
+        ("freeze and snapshot", "ns", nanos(freezing, MOVES)),
+        ("read and commit", "ns", nanos(thawing, MOVES)),
+    ])
+}
+
+fn nanos(time: Duration, count: u32) -> f64 {
+    time.as_secs_f64() * 1e9 / f64::from(count)
+}

@@ -1,0 +1,102 @@
+//! What it costs to move a tunnel: between workers under load, and in memory.
+
+use std::time::{Duration, Instant};
+
+use demo::node::metrics::Buckets;
+use hbone::{Prepared, Time};
+
+use crate::bulk::{self, Transfer};
+use crate::error::LoadError;
+use crate::exchange::{self, Exchange};
+use crate::figures::{Line, Section};
+use crate::measure::{Bench, Build, compare};
+use crate::route::Route;
+use crate::tunnel::{Tunnel, TunnelError};
+
+/// How often every tunnel moves under load.
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// Bulk and requests through nodes whose tunnels move all the time, beside nodes whose tunnels stay.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn under_load(bench: &Bench, build: &Build) -> Result<Section, LoadError> {
+    let route = |label, interval| Route::through(label, &build.proxy, &bench.settings(interval), &bench.logs);
+    let routes = [route("staying", None)?, route("moving", Some(INTERVAL))?];
+    let transfers = bench.rounds(&routes, |route| bulk::transfer(route, 1, bench.duration))?;
+    let exchanges = bench.rounds(&routes, |route| exchange::requests(route, 16, bench.duration))?;
+    let title = format!("tunnels that move every {} ms, {}", INTERVAL.as_millis(), build.label);
+    let mut section = Section::new(title);
+    compare(&mut section, &routes, &transfers, "bulk, 1 connection", "Gb/s", Transfer::gigabits);
+    compare(&mut section, &routes, &exchanges, "16 connections, requests", "1/s", Exchange::rate);
+    compare(&mut section, &routes, &exchanges, "16 connections, p99", "µs", |exchange| {
+        exchange.micros(0.99)
+    });
+    if let Some(stage) = routes[1].stage() {
+        for (who, node) in [("client node", &stage.client_node), ("server node", &stage.server_node)] {
+            pauses(&mut section, who, &node.metrics()?.histogram("ztunnel_tunnel_move_pause_seconds"));
+        }
+    }
+    Ok(section)
+}
+
+/// Freezes and thaws one idle tunnel with several streams, `rounds` times in batches.
+///
+/// # Errors
+/// The tunnel broke.
+pub fn in_memory(rounds: usize) -> Result<Section, LoadError> {
+    let mut section = Section::new("an idle tunnel in memory, its client's end");
+    for streams in [1, 10, 100] {
+        let figures: Vec<Move> = (0..rounds)
+            .map(|_| move_once(streams))
+            .collect::<Result<_, _>>()
+            .map_err(|error| LoadError::Tunnel(error.to_string()))?;
+        let of = |value: fn(&Move) -> f64| figures.iter().map(value).collect();
+        section.push(Line::new(format!("streams: {streams}, state"), "bytes", of(|it| it.state as f64)));
+        section.push(Line::new(format!("streams: {streams}, freeze and snapshot"), "µs", of(|it| it.freeze)));
+        section.push(Line::new(format!("streams: {streams}, read and commit"), "µs", of(|it| it.thaw)));
+    }
+    Ok(section)
+}
+
+/// The mean of many moves.
+struct Move {
+    state: usize,
+    /// Microseconds.
+    freeze: f64,
+    /// Microseconds.
+    thaw: f64,
+}
+
+fn move_once(streams: usize) -> Result<Move, TunnelError> {
+    const MOVES: u32 = 1000;
+    let mut tunnel = Tunnel::open()?;
+    for _ in 0..streams {
+        tunnel.connect()?;
+    }
+    let mut connection = tunnel.client.connection;
+    let (mut freeze, mut thaw, mut state) = (Duration::ZERO, Duration::ZERO, 0);
+    for _ in 0..MOVES {
+        let begun = Instant::now();
+        let snapshot = connection.freeze().snapshot(Time(0));
+        let frozen = Instant::now();
+        connection = Prepared::read(&snapshot.state)?.commit(Time(0), &snapshot.secrets)?;
+        thaw += frozen.elapsed();
+        freeze += frozen - begun;
+        state = snapshot.state.len();
+    }
+    let micros = |total: Duration| total.as_secs_f64() * 1e6 / f64::from(MOVES);
+    Ok(Move { state, freeze: micros(freeze), thaw: micros(thaw) })
+}
+
+/// A histogram knows of a value only which bounds it lies between.
+fn pauses(section: &mut Section, who: &str, pauses: &Buckets) {
+    section.push(Line::new(format!("{who}, moves"), "moves", vec![pauses.count()]));
+    let Some(mean) = pauses.mean() else { return };
+    section.push(Line::new(format!("{who}, pause, mean"), "µs", vec![mean * 1e6]));
+    for (name, quantile) in [("half", 0.5), ("99 %", 0.99), ("99.9 %", 0.999), ("all", 1.0)] {
+        if let Some(bound) = pauses.bound(quantile) {
+            section.push(Line::new(format!("{who}, pause, {name} at most"), "µs", vec![bound * 1e6]));
+        }
+    }
+}
