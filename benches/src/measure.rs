@@ -165,6 +165,9 @@ impl Bench {
             }
             cost("applications", |transfer| transfer.cost.ends);
         }
+        compare_nodes(&mut section, routes, &results, |transfer| {
+            transfer.cost.nodes() / transfer.gigabytes()
+        });
         Ok(section)
     }
 
@@ -193,6 +196,7 @@ impl Bench {
             }
             cost("applications", |exchange| exchange.cost.ends);
         }
+        compare_nodes(&mut section, routes, &results, |exchange| exchange.micros_each(exchange.cost.nodes()));
         Ok(section)
     }
 }
@@ -215,5 +219,14 @@ pub fn compare<T>(
             let item = format!("{what}, {} / {}", routes[place].label, routes[by].label);
             section.push(Line::ratio(item, this, that));
         }
+    }
+}
+
+/// The ratio of two builds' processor time. It is the steadiest figure of all on a host that has too few processors.
+fn compare_nodes<T>(section: &mut Section, routes: &[Route], results: &[Vec<T>], cost: impl Fn(&T) -> f64) {
+    if let ([_, first, second], [_, of_first, of_second]) = (routes, results) {
+        let costs = |results: &[T]| results.iter().map(&cost).collect::<Vec<f64>>();
+        let item = format!("processor time of both nodes, {} / {}", second.label, first.label);
+        section.push(Line::ratio(item, &costs(of_second), &costs(of_first)));
     }
 }
