@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use demo::traffic::pattern::{Cursor, Direction};
-use demo::traffic::{Dial, socks5};
+use demo::traffic::{Dial, Plan, socks5};
 use tests::process::{processor_time, resident};
 use tests::stock::LARGE_FRAMES;
-use tests::traffic::{Traffic, all_whole, bulk, converse, idle, mixture};
+use tests::traffic::{Traffic, all_whole, converse, idle, mixture, nothing};
 use tests::wait;
 use tests::world::{APPLICATION, Host, Variant, World, log};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,12 +20,12 @@ in_both_variants! {
     accepting_waits_for_descriptors
 }
 
-/// What a stalled connection may cost a node. One that moves all the time is written down and read again each 5 ms, by
-/// two threads whose allocators keep the pages of that for some seconds.
+/// What a stalled connection may cost a node. What is kept of it is copied several times in each move, and the allocator
+/// doesn't return that at once: a node whose tunnels move all the time may have more.
 fn growth(variant: Variant) -> u64 {
     match variant {
         Variant::Still => 8 << 20,
-        Variant::Moving => 48 << 20,
+        Variant::Moving => 32 << 20,
     }
 }
 
@@ -89,7 +89,9 @@ async fn a_peer_that_stops_reading_costs_little_memory(variant: Variant) {
     let world = World::new(NODE, variant);
     let (client, server) = (world.node(Host::Client, &[]), world.node(Host::Server, &[]));
     let application = world.application(Host::Server);
-    let traffic = Traffic::start(Dial::Socks5(client.socks5()), vec![application.address()], bulk());
+    // Not bulk: what is under way of it would count, too.
+    let plan = Plan { requests: 1, ..nothing() };
+    let traffic = Traffic::start(Dial::Socks5(client.socks5()), vec![application.address()], plan);
     traffic.progress().await;
 
     let target = world.at(Host::Server, APPLICATION + 1);
@@ -111,7 +113,7 @@ async fn a_peer_that_stops_reading_costs_little_memory(variant: Variant) {
     let after = resident(server.id());
     assert!(after < before + growth(variant), "{} KiB more for a stalled peer", (after - before) >> 10);
     traffic.progress().await;
-    assert_eq!(traffic.finish().opened, 1, "the other connection was lost and replaced");
+    traffic.finish();
     all_whole(application.tally()).await;
     world.check(&server);
 }

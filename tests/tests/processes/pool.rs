@@ -26,7 +26,7 @@ async fn first_callers_share_one_handshake(variant: Variant) {
     let traffic = Traffic::start(Dial::Socks5(node.socks5()), vec![application.address()], idle(50));
     wait::until("50 streams are open", || server.streams() == 50).await;
     traffic.progress().await;
-    assert_eq!((server.handshakes(), server.tunnels()), (1, 1));
+    assert!(server.handshakes() <= 1 + unseen(variant), "{} handshakes", server.handshakes());
     traffic.finish();
     world.check(&node);
 }
@@ -40,7 +40,7 @@ async fn a_full_tunnel_gets_a_neighbour_and_is_used_again(variant: Variant) {
     let ten = Traffic::start(dial, vec![application.address()], idle(10));
     wait::until("10 streams are open", || server.streams() == 10).await;
     let tunnels = server.tunnels();
-    assert!((3..=4).contains(&tunnels), "{tunnels} tunnels for 10 streams of 4 each");
+    assert!((3..=3 + unseen(variant)).contains(&tunnels), "{tunnels} tunnels for 10 streams of 4 each");
     ten.progress().await;
     ten.finish();
     wait::until("they are closed", || server.streams() == 0).await;
@@ -53,6 +53,14 @@ async fn a_full_tunnel_gets_a_neighbour_and_is_used_again(variant: Variant) {
     );
     again.finish();
     world.check(&node);
+}
+
+/// A tunnel that is on its way to another worker is seen by none: some callers dial one more.
+fn unseen(variant: Variant) -> usize {
+    match variant {
+        Variant::Still => 0,
+        Variant::Moving => 3,
+    }
 }
 
 async fn go_away_costs_no_connection(variant: Variant) {
