@@ -1,4 +1,6 @@
-//! Items in rounds, side by side: a round takes each figure on every route, the next one in reverse order.
+//! Items in rounds, side by side: a round takes each figure on every route, the next one in reverse order. Each round has
+//! nodes of its own: whatever is settled when they start, such as which worker gets which connection, varies from round to
+//! round and shows in the range, instead of being taken for a property of the build.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,6 +43,23 @@ pub struct Build {
     pub proxy: Proxy,
 }
 
+/// What came of one route, round by round.
+#[derive(Debug)]
+pub struct Runs<T> {
+    /// What the figures call the route.
+    pub label: String,
+    /// Whether there are nodes on it.
+    pub through_nodes: bool,
+    /// One for each round.
+    pub results: Vec<T>,
+}
+
+impl<T> Runs<T> {
+    fn of(route: &Route) -> Self {
+        Self { label: route.label.clone(), through_nodes: route.stage().is_some(), results: Vec::new() }
+    }
+}
+
 impl Bench {
     /// As the command line wants it.
     ///
@@ -72,29 +91,24 @@ impl Bench {
     pub fn item(&self, item: Item, show: &mut impl FnMut(Section)) -> Result<(), LoadError> {
         match item {
             Item::Bulk => {
-                let routes = self.routes()?;
                 for connections in [1, 8] {
-                    show(self.bulk(&routes, connections)?);
+                    show(self.bulk(connections)?);
                 }
             }
             Item::Latency => {
-                let routes = self.routes()?;
                 for connections in [1, 16] {
                     let title =
                         format!("requests of {} bytes, connections: {connections}", exchange::REQUEST);
-                    let section = self.exchanges(title, &routes, |route, duration| {
-                        exchange::requests(route, connections, duration)
-                    });
+                    let section = self
+                        .exchanges(title, |route, duration| exchange::requests(route, connections, duration));
                     show(section?);
                 }
             }
             Item::Connect => {
-                let routes = self.routes()?;
                 for clients in [1, 8] {
                     let title = format!("new connections, clients: {clients}");
-                    let section = self.exchanges(title, &routes, |route, duration| {
-                        exchange::connects(route, clients, duration)
-                    });
+                    let section =
+                        self.exchanges(title, |route, duration| exchange::connects(route, clients, duration));
                     show(section?);
                 }
             }
@@ -118,26 +132,30 @@ impl Bench {
         NodeSettings { workers: self.workers, move_interval, environment: Vec::new() }
     }
 
-    /// Calls `once` for every route in every round, in alternating order; the results by route.
+    /// Calls `once` for every route that `make` gives, in every round anew and in alternating order.
     ///
     /// # Errors
     /// The first error of any of them.
     pub fn rounds<T>(
         &self,
-        routes: &[Route],
+        make: impl Fn() -> Result<Vec<Route>, LoadError>,
         mut once: impl FnMut(&Route) -> Result<T, LoadError>,
-    ) -> Result<Vec<Vec<T>>, LoadError> {
-        let mut results: Vec<Vec<T>> = routes.iter().map(|_| Vec::new()).collect();
+    ) -> Result<Vec<Runs<T>>, LoadError> {
+        let mut runs: Vec<Runs<T>> = Vec::new();
         for round in 0..self.rounds {
+            let routes = make()?;
+            if runs.is_empty() {
+                runs.extend(routes.iter().map(Runs::of));
+            }
             let mut order: Vec<usize> = (0..routes.len()).collect();
             if round % 2 == 1 {
                 order.reverse();
             }
             for place in order {
-                results[place].push(once(&routes[place])?);
+                runs[place].results.push(once(&routes[place])?);
             }
         }
-        Ok(results)
+        Ok(runs)
     }
 
     /// Direct first, then through each build.
@@ -149,54 +167,52 @@ impl Bench {
         Ok(routes)
     }
 
-    fn bulk(&self, routes: &[Route], connections: usize) -> Result<Section, LoadError> {
-        let results = self.rounds(routes, |route| bulk::transfer(route, connections, self.duration))?;
+    fn bulk(&self, connections: usize) -> Result<Section, LoadError> {
+        let runs =
+            self.rounds(|| self.routes(), |route| bulk::transfer(route, connections, self.duration))?;
         let mut section = Section::new(format!("bulk, connections: {connections}"));
-        compare(&mut section, routes, &results, "throughput", "Gb/s", Transfer::gigabits);
-        for (route, transfers) in routes.iter().zip(&results) {
+        compare(&mut section, &runs, "throughput", "Gb/s", Transfer::gigabits);
+        for Runs { label, through_nodes, results: transfers } in &runs {
             let mut cost = |who: &str, seconds: fn(&Transfer) -> f64| {
                 let values = transfers.iter().map(|transfer| seconds(transfer) / transfer.gigabytes());
-                let item = format!("processor time, {}: {who}", route.label);
+                let item = format!("processor time, {label}: {who}");
                 section.push(Line::new(item, "CPU-s/GB", values.collect()));
             };
-            if route.stage().is_some() {
+            if *through_nodes {
                 cost("client node", |transfer| transfer.cost.client_node);
                 cost("server node", |transfer| transfer.cost.server_node);
             }
             cost("applications", |transfer| transfer.cost.ends);
         }
-        compare_nodes(&mut section, routes, &results, |transfer| {
-            transfer.cost.nodes() / transfer.gigabytes()
-        });
+        compare_nodes(&mut section, &runs, |transfer| transfer.cost.nodes() / transfer.gigabytes());
         Ok(section)
     }
 
     fn exchanges(
         &self,
         title: String,
-        routes: &[Route],
         once: impl Fn(&Route, Duration) -> Result<Exchange, LoadError>,
     ) -> Result<Section, LoadError> {
-        let results = self.rounds(routes, |route| once(route, self.duration))?;
+        let runs = self.rounds(|| self.routes(), |route| once(route, self.duration))?;
         let mut section = Section::new(title);
-        compare(&mut section, routes, &results, "rate", "1/s", Exchange::rate);
-        compare(&mut section, routes, &results, "p50", "µs", |exchange| exchange.micros(0.5));
-        compare(&mut section, routes, &results, "p99", "µs", |exchange| exchange.micros(0.99));
-        for (route, exchanges) in routes.iter().zip(&results) {
+        compare(&mut section, &runs, "rate", "1/s", Exchange::rate);
+        compare(&mut section, &runs, "p50", "µs", |exchange| exchange.micros(0.5));
+        compare(&mut section, &runs, "p99", "µs", |exchange| exchange.micros(0.99));
+        for Runs { label, through_nodes, results: exchanges } in &runs {
             let mut cost = |who: &str, seconds: fn(&Exchange) -> f64| {
                 let values = exchanges.iter().map(|exchange| exchange.micros_each(seconds(exchange)));
                 section.push(Line::new(
-                    format!("processor time, {}: {who}", route.label),
+                    format!("processor time, {label}: {who}"),
                     "CPU-µs each",
                     values.collect(),
                 ));
             };
-            if route.stage().is_some() {
+            if *through_nodes {
                 cost("both nodes", |exchange| exchange.cost.nodes());
             }
             cost("applications", |exchange| exchange.cost.ends);
         }
-        compare_nodes(&mut section, routes, &results, |exchange| exchange.micros_each(exchange.cost.nodes()));
+        compare_nodes(&mut section, &runs, |exchange| exchange.micros_each(exchange.cost.nodes()));
         Ok(section)
     }
 }
@@ -204,29 +220,28 @@ impl Bench {
 /// A line for each route, then the ratio of each to the first, then of the third to the second.
 pub fn compare<T>(
     section: &mut Section,
-    routes: &[Route],
-    results: &[Vec<T>],
+    runs: &[Runs<T>],
     what: &str,
     unit: &'static str,
     value: impl Fn(&T) -> f64,
 ) {
-    let values: Vec<Vec<f64>> = results.iter().map(|results| results.iter().map(&value).collect()).collect();
-    for (route, values) in routes.iter().zip(&values) {
-        section.push(Line::new(format!("{what}, {}", route.label), unit, values.clone()));
+    let values: Vec<Vec<f64>> = runs.iter().map(|runs| runs.results.iter().map(&value).collect()).collect();
+    for (Runs { label, .. }, values) in runs.iter().zip(&values) {
+        section.push(Line::new(format!("{what}, {label}"), unit, values.clone()));
     }
     for (place, by) in [(1, 0), (2, 0), (2, 1)] {
         if let (Some(this), Some(that)) = (values.get(place), values.get(by)) {
-            let item = format!("{what}, {} / {}", routes[place].label, routes[by].label);
+            let item = format!("{what}, {} / {}", runs[place].label, runs[by].label);
             section.push(Line::ratio(item, this, that));
         }
     }
 }
 
 /// The ratio of two builds' processor time. It is the steadiest figure of all on a host that has too few processors.
-fn compare_nodes<T>(section: &mut Section, routes: &[Route], results: &[Vec<T>], cost: impl Fn(&T) -> f64) {
-    if let ([_, first, second], [_, of_first, of_second]) = (routes, results) {
-        let costs = |results: &[T]| results.iter().map(&cost).collect::<Vec<f64>>();
+fn compare_nodes<T>(section: &mut Section, runs: &[Runs<T>], cost: impl Fn(&T) -> f64) {
+    if let [_, first, second] = runs {
+        let costs = |runs: &Runs<T>| runs.results.iter().map(&cost).collect::<Vec<f64>>();
         let item = format!("processor time of both nodes, {} / {}", second.label, first.label);
-        section.push(Line::ratio(item, &costs(of_second), &costs(of_first)));
+        section.push(Line::ratio(item, &costs(second), &costs(first)));
     }
 }

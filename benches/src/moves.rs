@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use demo::node::metrics::Buckets;
+use demo::node::{Node, NodeError, metrics::Buckets};
 use hbone::{Prepared, Time};
 
 use crate::bulk::{self, Transfer};
@@ -22,22 +22,41 @@ const INTERVAL: Duration = Duration::from_millis(5);
 /// See [`LoadError`].
 pub fn under_load(bench: &Bench, build: &Build) -> Result<Section, LoadError> {
     let route = |label, interval| Route::through(label, &build.proxy, &bench.settings(interval), &bench.logs);
-    let routes = [route("staying", None)?, route("moving", Some(INTERVAL))?];
-    let transfers = bench.rounds(&routes, |route| bulk::transfer(route, 1, bench.duration))?;
-    let exchanges = bench.rounds(&routes, |route| exchange::requests(route, 16, bench.duration))?;
+    let routes = || Ok(vec![route("staying", None)?, route("moving", Some(INTERVAL))?]);
+    let runs = bench.rounds(routes, |route| Load::carry(route, bench.duration))?;
     let title = format!("tunnels that move every {} ms, {}", INTERVAL.as_millis(), build.label);
     let mut section = Section::new(title);
-    compare(&mut section, &routes, &transfers, "bulk, 1 connection", "Gb/s", Transfer::gigabits);
-    compare(&mut section, &routes, &exchanges, "16 connections, requests", "1/s", Exchange::rate);
-    compare(&mut section, &routes, &exchanges, "16 connections, p99", "µs", |exchange| {
-        exchange.micros(0.99)
-    });
-    if let Some(stage) = routes[1].stage() {
-        for (who, node) in [("client node", &stage.client_node), ("server node", &stage.server_node)] {
-            pauses(&mut section, who, &node.metrics()?.histogram("ztunnel_tunnel_move_pause_seconds"));
-        }
+    compare(&mut section, &runs, "bulk, 1 connection", "Gb/s", |load| load.bulk.gigabits());
+    compare(&mut section, &runs, "16 connections, requests", "1/s", |load| load.requests.rate());
+    compare(&mut section, &runs, "16 connections, p99", "µs", |load| load.requests.micros(0.99));
+    let moving = runs.last().map(|runs| runs.results.as_slice()).unwrap_or_default();
+    for (place, who) in ["client node", "server node"].into_iter().enumerate() {
+        let all = moving.iter().map(|load| &load.pauses[place]);
+        pauses(&mut section, who, &all.fold(Buckets::default(), Buckets::merged));
     }
     Ok(section)
+}
+
+/// What one round carries over one route.
+struct Load {
+    bulk: Transfer,
+    requests: Exchange,
+    /// Of the client's node and of the server's.
+    pauses: [Buckets; 2],
+}
+
+impl Load {
+    fn carry(route: &Route, duration: Duration) -> Result<Self, LoadError> {
+        let bulk = bulk::transfer(route, 1, duration)?;
+        let requests = exchange::requests(route, 16, duration)?;
+        let pauses =
+            |node: &Node| Ok::<_, NodeError>(node.metrics()?.histogram("ztunnel_tunnel_move_pause_seconds"));
+        let pauses = match route.stage() {
+            Some(stage) => [pauses(&stage.client_node)?, pauses(&stage.server_node)?],
+            None => Default::default(),
+        };
+        Ok(Self { bulk, requests, pauses })
+    }
 }
 
 /// Freezes and thaws one idle tunnel with several streams, `rounds` times in batches.

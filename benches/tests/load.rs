@@ -40,7 +40,11 @@ fn every_item_gives_figures() {
 
 #[test]
 fn a_proxy_that_does_not_start_is_named() {
-    let output = load("bulk --proxy /nonexistent/ztunnel", None);
+    let directory = tempfile::tempdir().expect("a directory");
+    // What it keeps of a failure shall go as well.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_load"));
+    command.args(["bulk", "--proxy", "/nonexistent/ztunnel"]).env("TMPDIR", directory.path());
+    let output = command.output().expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("the proxy /nonexistent/ztunnel cannot be started"), "{errors}");
