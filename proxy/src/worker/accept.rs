@@ -39,8 +39,9 @@ impl Worker {
         self.listener_ready(index);
     }
 
+    /// Queues the job of a listener, unless it pauses: then its timer does.
     pub(super) fn listener_ready(&mut self, index: usize) {
-        if let Some(listener) = self.listeners.get_mut(&index) {
+        if let Some(listener) = self.listeners.get_mut(&index).filter(|listener| listener.armed.is_none()) {
             self.core.enqueue(Job::Listener(index), &mut listener.queued);
         }
     }

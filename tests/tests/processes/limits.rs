@@ -128,18 +128,19 @@ async fn accepting_waits_for_descriptors(variant: Variant) {
     let traffic = Traffic::start(dial, vec![application.address()], idle(2));
     traffic.progress().await;
 
+    let (begun, time) = (Instant::now(), processor_time(node.id()));
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
         connections.push(TcpStream::connect(node.socks5()).await.expect("the kernel queues it"));
     }
     let pauses = || log(&node).lines().filter(|line| line.contains("accepting pauses")).count();
     wait::until("accepting pauses", || pauses() > 0).await;
-    let (begun, time, paused) = (Instant::now(), processor_time(node.id()), pauses());
+    let paused = pauses();
     traffic.progress().await;
     wait::until("it pauses again and again", || pauses() > paused + 5).await;
-    let (lasted, times) = (begun.elapsed(), pauses() - paused);
-    // Each pause is 100 ms.
-    assert!(times as u128 <= 3 + lasted.as_millis() / 50, "it spins: {times} pauses in {lasted:?}");
+    let (lasted, times) = (begun.elapsed(), pauses());
+    // Each pause is 100 ms, however many connections come meanwhile.
+    assert!(times as u128 <= 1 + lasted.as_millis() / 100, "it spins: {times} pauses in {lasted:?}");
     let used = processor_time(node.id()) - time;
     assert!(used < lasted / 2, "it spins: {used:?} of processor time in {lasted:?}");
     // Connections that are open are not touched.
