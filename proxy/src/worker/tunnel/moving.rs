@@ -106,7 +106,7 @@ impl Tunnel {
             sockets.push(core.take_fd(stream.leg));
             observations.push(stream.observation);
         }
-        let record = encoder.finish(snapshot.state, streams);
+        let record = encoder.finish(snapshot.state, streams, self.refused);
         let kept = Kept { observations, _tracked: self.tracked, _open: self.open };
         (FrozenTunnel { record, secrets: snapshot.secrets, sockets }, kept)
     }
@@ -137,6 +137,7 @@ impl Tunnel {
         let open = shared.telemetry.tunnel_opened(record.role.metric());
         let mut tunnel =
             Self::new(leg(core, Source::Tunnel(key))?, connection, record.role, record.peer, tracked, open);
+        tunnel.refused = record.refused;
         for stream in record.streams {
             let leg = leg(core, Source::Stream(key, stream.id))?;
             let tracked = registry.track(core.id, drain::Kind::Stream, stream.facts, stream.opened);

@@ -36,6 +36,8 @@ struct TunnelRecord {
     age: u64,
     #[prost(message, repeated, tag = "8")]
     streams: Vec<StreamRecord>,
+    #[prost(bool, tag = "9")]
+    refused: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -192,10 +194,17 @@ impl Encoder {
             facts: Some(FactsRecord::from(&*tracked.facts())),
             age: now.saturating_sub(tracked.opened_ms()),
             streams: Vec::new(),
+            refused: false,
         })
     }
 
-    pub(super) fn finish(mut self, connection: Vec<u8>, streams: Vec<StreamRecord>) -> Vec<u8> {
+    pub(super) fn finish(
+        mut self,
+        connection: Vec<u8>,
+        streams: Vec<StreamRecord>,
+        refused: bool,
+    ) -> Vec<u8> {
+        self.0.refused = refused;
         self.0.connection = connection;
         self.0.streams = streams;
         self.0.encode_to_vec()
@@ -251,6 +260,7 @@ pub(super) struct DecodedTunnel {
     pub(super) facts: ConnectionFacts,
     pub(super) opened: u64,
     pub(super) streams: Vec<DecodedStream>,
+    pub(super) refused: bool,
 }
 
 pub(super) struct DecodedStream {
@@ -279,6 +289,7 @@ pub(super) fn decode(bytes: &[u8], now: u64, worker: usize) -> Result<DecodedTun
         role,
         facts: facts(record.facts, worker)?,
         opened: now.saturating_sub(record.age),
+        refused: record.refused,
         streams: record.streams.into_iter().map(|s| s.decode(now, worker)).collect::<Result<_, _>>()?,
     })
 }
