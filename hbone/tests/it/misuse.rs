@@ -54,7 +54,7 @@ fn close_tells_the_peer_and_is_the_end() {
     client.close(ErrorCode::NO_ERROR);
     assert!(client.is_closed() && client.is_draining() && client.wants_flush());
     let events = pass(&mut client, &mut server).unwrap();
-    let reset = Event::Reset { stream, code: ErrorCode::CANCEL, retryable: false };
+    let reset = Event::Reset { stream, code: ErrorCode::CONNECT_ERROR, retryable: false };
     assert_eq!(events, [Event::Draining, reset, Event::Closed]);
     assert!(server.is_closed() && !client.wants_flush());
     assert_eq!(client.timeout(), None);
@@ -74,7 +74,7 @@ fn an_end_in_the_middle_is_an_error() {
     server.stash(stream, b"hello");
     let mut events = Vec::new();
     assert_eq!(server.receive_end(&mut events), Err(ConnectionError::Truncated));
-    let reset = Event::Reset { stream, code: ErrorCode::CANCEL, retryable: false };
+    let reset = Event::Reset { stream, code: ErrorCode::CONNECT_ERROR, retryable: false };
     assert_eq!(events, [reset, Event::Closed]);
     assert_eq!(server.pending(stream), b"hello", "what came may be read");
     let (mut client, _) = established(SessionConfig::client(), SessionConfig::server());
