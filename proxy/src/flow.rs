@@ -211,15 +211,22 @@ pub enum FlowError {
 
 /// What was waited for when a time limit passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the display text of each says it")]
 pub enum Awaited {
+    /// The target of a SOCKS5 client.
     Greeting,
+    /// The resource of the local workload.
     Workload,
+    /// A plain TCP connection.
     Connect,
+    /// Room on a tunnel.
     Tunnel,
+    /// The answer to CONNECT.
     Reply,
+    /// Our own certificate.
     Certificate,
+    /// The TCP connection of a tunnel.
     TunnelConnect,
+    /// The TLS handshake of a tunnel.
     Handshake,
 }
 

@@ -23,9 +23,8 @@ pub struct PoolKey {
     pub expected: Arc<[Identity]>,
 }
 
-/// One worker's tunnels for one key, and who waits for them. `D` and `T` are the worker's keys of dials and tunnels,
-/// `U` those of waiting users.
-#[derive(Debug)]
+/// One worker's tunnels for one key, and who waits for them, all by the worker's own keys.
+#[derive(Debug, Default)]
 pub struct Entry {
     /// Tunnels that are up.
     pub tunnels: Vec<usize>,
@@ -36,10 +35,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn new() -> Self {
-        Self { tunnels: Vec::new(), dials: Vec::new(), waiting: VecDeque::new() }
-    }
-
     fn is_empty(&self) -> bool {
         self.tunnels.is_empty() && self.dials.is_empty() && self.waiting.is_empty()
     }
@@ -54,10 +49,7 @@ pub struct Pool {
 impl Pool {
     /// The entry of a key, made if there is none.
     pub fn entry(&mut self, key: &PoolKey) -> &mut Entry {
-        if !self.entries.contains_key(key) {
-            self.entries.insert(key.clone(), Entry::new());
-        }
-        self.entries.get_mut(key).expect("the entry was just made")
+        self.entries.entry(key.clone()).or_default()
     }
 
     /// Changes the entry of a key, if there is one; an entry that has become empty goes, and `true` says so.

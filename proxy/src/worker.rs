@@ -45,7 +45,7 @@ use self::dial::{Dial, DialRole, Dialled};
 use self::end::{End, is_reset};
 use self::pair::{Pair, Side};
 use self::tunnel::{Effect, Role, Tunnel};
-use self::user::User;
+use self::user::{Stage, User};
 use crate::inbound::TunnelPeer;
 use crate::pool::Pool;
 use crate::shared::Shared;
@@ -208,8 +208,20 @@ impl Worker {
         self.core.clear_scratch();
         // The drop of what is removed closes its sockets; the kernel takes them out of the event loop.
         match about {
-            Some(Job::User(key)) => drop(self.users.try_remove(key)),
-            Some(Job::Dial(key)) => drop(self.dials.try_remove(key)),
+            Some(Job::User(key)) => {
+                if let Some(User { stage: Stage::AwaitTunnel { key: pool_key, .. }, .. }) =
+                    self.users.try_remove(key)
+                {
+                    self.stop_waiting(key, &pool_key);
+                }
+            }
+            Some(Job::Dial(key)) => {
+                // Those who wait for this tunnel must not wait for ever, nor keep others from dialling.
+                if let Some(dial) = self.dials.try_remove(key) {
+                    let failure = Failure::new(ResponseFlags::None, "internal error");
+                    self.dial_failed(key, dial.role, &failure);
+                }
+            }
             Some(Job::Tunnel(key)) => {
                 if let Some(tunnel) = self.tunnels.try_remove(key) {
                     self.leave_pool(key, tunnel.key());
