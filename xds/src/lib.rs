@@ -14,6 +14,7 @@
 
 pub mod identity;
 pub mod local;
+pub mod proto;
 pub mod resource;
 pub mod store;
 pub mod upstream;
