@@ -3,7 +3,7 @@
 //! The policies of the workload's namespace, the global ones and those that the workload names are judged together:
 //! one DENY that matches denies; else, if there is any ALLOW, one must match. What the proxy cannot judge never
 //! widens access: an empty match (a condition that only a layer 7 proxy understands) matches in a DENY and does not in
-//! an ALLOW, and a policy that the workload names but nobody knows denies.
+//! an ALLOW; a policy that the workload names but nobody knows denies, and so does one that could not be read.
 
 mod matching;
 
@@ -39,6 +39,8 @@ pub enum Verdict {
     NotAllowed,
     /// The workload names a policy (`namespace/name`) that is not known: what it would deny cannot be said.
     UnknownPolicy(Arc<str>),
+    /// A policy (`namespace/name`) that may be meant for the workload was refused: what it would deny cannot be said.
+    RefusedPolicy(Arc<str>),
 }
 
 impl Verdict {
@@ -55,6 +57,7 @@ impl fmt::Display for Verdict {
             Self::DeniedBy(policy) => write!(f, "explicitly denied by: {policy}"),
             Self::NotAllowed => f.write_str("allow policies exist, but none allowed"),
             Self::UnknownPolicy(policy) => write!(f, "not allowed: policy {policy} is not known"),
+            Self::RefusedPolicy(policy) => write!(f, "not allowed: policy {policy} cannot be read"),
         }
     }
 }
@@ -103,6 +106,9 @@ pub fn decide(snapshot: &Snapshot, destination: &Workload, peer: &Peer<'_>) -> D
             AppliedPolicy::Unknown(key) => {
                 findings.unknown.get_or_insert(key);
             }
+            AppliedPolicy::Refused(policy) => {
+                findings.refused.get_or_insert(&policy.key);
+            }
             AppliedPolicy::Known(policy) => {
                 let matches = subject.matches(policy);
                 let (key, dry_run) = (policy.key(), policy.dry_run);
@@ -134,6 +140,7 @@ pub fn decide(snapshot: &Snapshot, destination: &Workload, peer: &Peer<'_>) -> D
 struct Findings<'a> {
     denied_by: Option<&'a Arc<str>>,
     unknown: Option<&'a Arc<str>>,
+    refused: Option<&'a Arc<str>>,
     /// There is an enforced ALLOW.
     allows: bool,
     /// One of them matches.
@@ -145,11 +152,16 @@ struct Findings<'a> {
 
 impl Findings<'_> {
     fn decide(mut self) -> Decision {
-        let verdict = match (self.denied_by, self.unknown) {
-            (Some(policy), _) => Verdict::DeniedBy(policy.clone()),
-            (None, Some(policy)) => Verdict::UnknownPolicy(policy.clone()),
-            (None, None) if self.allows && !self.allowed => Verdict::NotAllowed,
-            (None, None) => Verdict::Allow,
+        let verdict = if let Some(policy) = self.denied_by {
+            Verdict::DeniedBy(policy.clone())
+        } else if let Some(policy) = self.refused {
+            Verdict::RefusedPolicy(policy.clone())
+        } else if let Some(policy) = self.unknown {
+            Verdict::UnknownPolicy(policy.clone())
+        } else if self.allows && !self.allowed {
+            Verdict::NotAllowed
+        } else {
+            Verdict::Allow
         };
         let dry_run_allows = self.dry_run.iter().any(|result| matches!(result, DryRun::Allow(_)));
         if self.dry_allows && !self.allows && !dry_run_allows {

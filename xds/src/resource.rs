@@ -55,6 +55,18 @@ pub enum Problem {
     /// A number that is no TCP port.
     #[error("{0} is not a port")]
     NotAPort(u32),
+    /// Bytes that are no IP address: their number.
+    #[error("an IP address has 4 or 16 bytes, not {0}")]
+    NotAnAddress(usize),
+    /// A number that is no prefix length for its address.
+    #[error("{0} is not a prefix length of the address")]
+    NotAPrefixLength(u32),
+    /// A value of an enum that is not known here, or says nothing.
+    #[error("{0} is not a known value")]
+    UnknownValue(i32),
+    /// The workload takes part in a mesh of sidecars only.
+    #[error("legacy mutual TLS is not supported")]
+    LegacyMutualTls,
     /// The parts of the identity do not make a SPIFFE ID.
     #[error(transparent)]
     Identity(#[from] IdentityError),

@@ -43,9 +43,8 @@ impl<'a> Subject<'a> {
     fn matches_clause(&self, clause: &Clause, action: Action) -> bool {
         clause.matches.is_empty()
             || clause.matches.iter().any(|one| {
-                // Nothing said is a condition that was taken out because it cannot be judged here. To take it for
-                // true is safe in a DENY, to take it for false is safe in an ALLOW.
-                if one.is_empty() { action == Action::Deny } else { self.matches_fields(one) }
+                // What cannot be judged here must not widen access.
+                if one.is_opaque() { action == Action::Deny } else { self.matches_fields(one) }
             })
     }
 

@@ -156,13 +156,18 @@ pub struct Match {
     /// None of these.
     #[serde(skip_serializing_if = "is_default")]
     pub not_destination_ports: Vec<u16>,
+    /// What the control plane said that could not be read, in words. A local file has none: there it is an error.
+    #[serde(skip_deserializing, skip_serializing_if = "is_default")]
+    pub unreadable: Vec<Arc<str>>,
 }
 
 impl Match {
-    /// Whether nothing is said: the control plane sends this for the part of a rule that only a layer 7 proxy can
-    /// judge.
-    pub fn is_empty(&self) -> bool {
-        is_default(self)
+    /// Whether the match cannot be judged here: a part of it could not be read, or it says nothing, which is what the
+    /// control plane sends for the part of a rule that only a layer 7 proxy can judge.
+    ///
+    /// To take it for true is safe in a DENY, to take it for false is safe in an ALLOW.
+    pub fn is_opaque(&self) -> bool {
+        is_default(self) || !self.unreadable.is_empty()
     }
 }
 

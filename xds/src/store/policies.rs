@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
+use super::refused::RefusedPolicy;
 use crate::resource::{Authorization, Scope, Workload};
 
 /// Policies by key, in an order that repeats.
@@ -14,6 +15,8 @@ pub(super) struct Policies {
     by_key: ByKey,
     global: ByKey,
     by_namespace: HashTrieMapSync<Arc<str>, ByKey>,
+    /// Never of a key that `by_key` has. Few, looked through one by one.
+    refused: RedBlackTreeMapSync<Arc<str>, Arc<RefusedPolicy>>,
 }
 
 /// One of the policies that apply to a workload.
@@ -23,10 +26,16 @@ pub enum AppliedPolicy<'a> {
     Known(&'a Arc<Authorization>),
     /// The workload names a policy of this key, but there is none: not yet, or no longer.
     Unknown(&'a Arc<str>),
+    /// There is a policy, but it could not be read.
+    Refused(&'a Arc<RefusedPolicy>),
 }
 
 impl Policies {
-    pub(super) fn insert(&mut self, policy: Arc<Authorization>) {
+    /// Says whether anything changed.
+    pub(super) fn insert(&mut self, policy: Arc<Authorization>) -> bool {
+        if self.by_key.get(policy.key()).is_some_and(|known| *known == policy) {
+            return false;
+        }
         self.remove(policy.key());
         match policy.scope {
             Scope::Global => self.global.insert_mut(policy.key().clone(), policy.clone()),
@@ -39,10 +48,23 @@ impl Policies {
             Scope::WorkloadSelector => {}
         }
         self.by_key.insert_mut(policy.key().clone(), policy);
+        true
     }
 
+    /// Says whether anything changed.
+    pub(super) fn refuse(&mut self, policy: Arc<RefusedPolicy>) -> bool {
+        let stays = policy.key.is_empty()
+            || self.by_key.contains_key(&policy.key)
+            || self.refused.get(&policy.key).is_some_and(|known| *known == policy);
+        if !stays {
+            self.refused.insert_mut(policy.key.clone(), policy);
+        }
+        !stays
+    }
+
+    /// Says whether there was one.
     pub(super) fn remove(&mut self, key: &str) -> bool {
-        let Some(policy) = self.by_key.get(key).cloned() else { return false };
+        let Some(policy) = self.by_key.get(key).cloned() else { return self.refused.remove_mut(key) };
         self.by_key.remove_mut(key);
         self.global.remove_mut(key);
         if let Some(mut policies) = self.by_namespace.get(&policy.namespace).cloned() {
@@ -62,11 +84,14 @@ impl Policies {
         workload: &'a Workload,
     ) -> impl Iterator<Item = AppliedPolicy<'a>> {
         let namespace = self.by_namespace.get(&workload.namespace).into_iter().flat_map(ByKey::values);
-        let named = workload.authorization_policies.iter().map(|key| match self.by_key.get(key) {
-            Some(policy) => AppliedPolicy::Known(policy),
-            None => AppliedPolicy::Unknown(key),
+        let refused = self.refused.values().filter(|policy| policy.covers(&workload.namespace));
+        let named = workload.authorization_policies.iter().map(|key| {
+            let refused = || self.refused.get(key).map(AppliedPolicy::Refused);
+            let known = self.by_key.get(key).map(AppliedPolicy::Known);
+            known.or_else(refused).unwrap_or(AppliedPolicy::Unknown(key))
         });
-        namespace.chain(self.global.values()).map(AppliedPolicy::Known).chain(named)
+        let known = namespace.chain(self.global.values()).map(AppliedPolicy::Known);
+        known.chain(refused.map(AppliedPolicy::Refused)).chain(named)
     }
 
     pub(super) fn by_key(&self, key: &str) -> Option<&Arc<Authorization>> {
@@ -77,9 +102,17 @@ impl Policies {
         self.by_key.values()
     }
 
+    pub(super) fn refused(&self) -> impl Iterator<Item = &Arc<RefusedPolicy>> {
+        self.refused.values()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_key.is_empty() && self.refused.is_empty()
+    }
+
     #[cfg(test)]
     pub(super) fn has_no_traces(&self) -> bool {
-        self.by_key.is_empty() && self.global.is_empty() && self.by_namespace.is_empty()
+        self.is_empty() && self.global.is_empty() && self.by_namespace.is_empty()
     }
 }
 
@@ -89,6 +122,7 @@ impl Default for Policies {
             by_key: ByKey::new_sync(),
             global: ByKey::new_sync(),
             by_namespace: HashTrieMapSync::new_sync(),
+            refused: RedBlackTreeMapSync::new_sync(),
         }
     }
 }

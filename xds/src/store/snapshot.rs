@@ -5,9 +5,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rpds::HashTrieSetSync;
 use serde::Serialize;
 
 use super::policies::{AppliedPolicy, Policies};
+use super::refused::{RefusedPolicy, Tombstone, Tombstones};
 use super::services::Services;
 use super::workloads::{Endpoints, Workloads};
 use crate::resource::{
@@ -16,18 +18,40 @@ use crate::resource::{
 use crate::upstream::Endpoint;
 
 /// The whole mesh at one moment. Never changes; cloning shares everything.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Snapshot {
     pub(super) workloads: Workloads,
     pub(super) services: Services,
     pub(super) policies: Policies,
+    pub(super) tombstones: Tombstones,
+    pub(super) answered: HashTrieSetSync<Arc<str>>,
     pub(super) generation: u64,
+    pub(super) policy_generation: u64,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            workloads: Workloads::default(),
+            services: Services::default(),
+            policies: Policies::default(),
+            tombstones: Tombstones::default(),
+            answered: HashTrieSetSync::new_sync(),
+            generation: 0,
+            policy_generation: 0,
+        }
+    }
 }
 
 impl Snapshot {
     /// Rises with each update of the store.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Rises only when a policy comes, goes, changes or is refused. What a workload names is not its matter.
+    pub fn policy_generation(&self) -> u64 {
+        self.policy_generation
     }
 
     /// A workload by its uid.
@@ -97,13 +121,24 @@ impl Snapshot {
         )
     }
 
+    /// The workload or service at an address that was refused, of which no good version is known. Only meaningful where
+    /// no workload and no service that is known has the address.
+    pub fn refused_address(&self, network: &str, address: IpAddr) -> Option<&Arc<Tombstone>> {
+        self.tombstones.by_address(network, address.to_canonical())
+    }
+
+    /// Whether the control plane was asked for this name and has answered, whether it exists or not.
+    pub fn is_answered(&self, name: &str) -> bool {
+        self.answered.contains(name)
+    }
+
     /// A policy by its key `namespace/name`.
     pub fn policy_by_key(&self, key: &str) -> Option<&Arc<Authorization>> {
         self.policies.by_key(key)
     }
 
     /// The policies that apply to a workload: those of its namespace, the global ones, and those that it names, which
-    /// may be unknown.
+    /// may be unknown. Among them are those that were refused and may have been meant for it.
     pub fn policies_for<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = AppliedPolicy<'a>> {
         self.policies.applied_to(workload)
     }
@@ -123,7 +158,8 @@ impl Snapshot {
         self.policies.iter()
     }
 
-    /// The keys `workloads`, `services`, `policies` and `stagedServices` of `/config_dump`.
+    /// The keys `workloads`, `services`, `policies` and `stagedServices` of `/config_dump`, and one of our own:
+    /// `refusedResources`, if there are any.
     pub fn dump(&self) -> Dump<'_> {
         let mut workloads: Vec<_> = self.workloads().map(Arc::as_ref).collect();
         workloads.sort_unstable_by_key(|workload| &workload.uid);
@@ -140,6 +176,12 @@ impl Snapshot {
             staged_services: staged
                 .filter(|service| self.service_by_key(service).is_none())
                 .map(|service| (service, dump_endpoints(self.all_endpoints(service))))
+                .collect(),
+            refused_resources: self
+                .tombstones
+                .iter()
+                .map(|tombstone| RefusedDump::Address(tombstone))
+                .chain(self.policies.refused().map(|policy| RefusedDump::Policy(policy)))
                 .collect(),
         }
     }
@@ -169,6 +211,15 @@ pub struct Dump<'a> {
     services: Vec<ServiceDump<'a>>,
     policies: Vec<&'a Authorization>,
     staged_services: BTreeMap<&'a NamespacedHostname, EndpointDumps<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused_resources: Vec<RefusedDump<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum RefusedDump<'a> {
+    Address(&'a Tombstone),
+    Policy(&'a RefusedPolicy),
 }
 
 #[derive(Serialize)]

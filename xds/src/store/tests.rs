@@ -238,6 +238,7 @@ fn which_policies_apply() {
         let keys = snapshot.policies_for(workload).map(|policy| match policy {
             AppliedPolicy::Known(policy) => policy.key().to_string(),
             AppliedPolicy::Unknown(key) => format!("?{key}"),
+            AppliedPolicy::Refused(policy) => format!("!{}", policy.key),
         });
         keys.collect::<Vec<_>>()
     };
@@ -299,6 +300,7 @@ fn indices_agree_with_a_scan_and_keep_no_traces() {
         assert!(snapshot.workloads.has_no_traces(), "seed {seed}");
         assert!(snapshot.services.has_no_traces(), "seed {seed}");
         assert!(snapshot.policies.has_no_traces(), "seed {seed}");
+        assert!(snapshot.tombstones.has_no_traces(), "seed {seed}");
     }
 }
 

@@ -41,6 +41,7 @@ fn verdicts_agree_with_the_model() {
             Verdict::DeniedBy(_) => 1,
             Verdict::NotAllowed => 2,
             Verdict::UnknownPolicy(_) => 3,
+            Verdict::RefusedPolicy(_) => unreachable!("none is refused here"),
         };
         assert_eq!(kind, model(&policies, &names, &peer), "seed {seed}: {policies:#?} {names:?} {peer:?}");
         seen[kind] += 1;
@@ -69,7 +70,7 @@ fn model(policies: &[Authorization], names: &[String], peer: &Peer<'_>) -> usize
             for clause in &rule.clauses {
                 let mut fitting = 0;
                 for one in &clause.matches {
-                    let fits = if *one == Match::default() {
+                    let fits = if *one == Match::default() || !one.unreadable.is_empty() {
                         policy.action == Action::Deny
                     } else {
                         !fields(one, peer).contains(&false)
@@ -197,6 +198,7 @@ fn random_match(random: &mut Rng) -> Match {
         not_destination_ips: sometimes(random, range),
         destination_ports: sometimes(random, port),
         not_destination_ports: sometimes(random, port),
+        unreadable: if random.u8(..12) == 0 { vec!["something".into()] } else { vec![] },
     }
 }
 
