@@ -18,6 +18,7 @@ mod accept;
 mod connecting;
 mod core;
 mod dial;
+mod drain;
 mod end;
 mod leg;
 mod mailbox;
@@ -31,7 +32,6 @@ mod user;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,15 +41,14 @@ use slab::Slab;
 
 use self::accept::Listener;
 use self::core::{Core, Job, Source};
-use self::dial::{Dial, DialRole, Dialled};
+use self::dial::{Dial, Dialled};
 use self::end::{End, is_reset};
 use self::pair::{Pair, Side};
-use self::tunnel::{Effect, Role, Tunnel};
+use self::tunnel::{Effect, Tunnel};
 use self::user::{Stage, User};
-use crate::inbound::TunnelPeer;
 use crate::pool::Pool;
 use crate::shared::Shared;
-use crate::telemetry::{ConnectionFacts, Direction, Failure, Party, ResponseFlags};
+use crate::telemetry::{Failure, ResponseFlags};
 
 pub use self::mailbox::{Handle, Mailbox, Message};
 pub use self::tunnel::moving::{FrozenTunnel, Kept, MoveError};
@@ -134,28 +133,33 @@ impl Worker {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while self.running {
-            self.wait(&mut events)?;
-            self.core.now = self.core.shared.clock.now();
-            for event in &events {
-                if event.token() == MAILBOX {
-                    while let Some(message) = self.mailbox.take() {
-                        self.guard(None, |worker| worker.message(message));
-                    }
-                } else {
-                    self.event(event);
-                }
-            }
-            while let Some(job) = self.core.timers.pop(self.core.now) {
-                self.guard(Some(job), |worker| worker.timeout(job));
-            }
-            for _ in 0..self.core.jobs() {
-                if let Some(job) = self.core.next_job() {
-                    self.guard(Some(job), |worker| worker.work(job));
-                }
-            }
-            self.move_tunnels_if_due();
-            self.core.forget_gone();
+            self.turn(&mut events)?;
         }
+        Ok(())
+    }
+
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        self.wait(events)?;
+        self.core.now = self.core.shared.clock.now();
+        for event in &*events {
+            if event.token() == MAILBOX {
+                while let Some(message) = self.mailbox.take() {
+                    self.guard(None, |worker| worker.message(message));
+                }
+            } else {
+                self.event(event);
+            }
+        }
+        while let Some(job) = self.core.timers.pop(self.core.now) {
+            self.guard(Some(job), |worker| worker.timeout(job));
+        }
+        for _ in 0..self.core.jobs() {
+            if let Some(job) = self.core.next_job() {
+                self.guard(Some(job), |worker| worker.work(job));
+            }
+        }
+        self.move_tunnels_if_due();
+        self.core.forget_gone();
         Ok(())
     }
 
@@ -420,82 +424,7 @@ impl Worker {
         }
     }
 
-    fn tell_peers(&mut self) {
-        self.core.draining = true;
-        for (key, tunnel) in &mut self.tunnels {
-            match tunnel.role {
-                Role::Server => tunnel.shut_down(key, &mut self.core),
-                // Ours goes as soon as nobody uses it.
-                Role::Client { .. } => self.core.enqueue(Job::Tunnel(key), &mut tunnel.queued),
-            }
-        }
-    }
-
-    /// Ends every connection, each with its line in the access log.
-    fn cut_all(&mut self, reason: &str) {
-        let failure = Failure::new(ResponseFlags::None, reason.to_owned());
-        self.core.cut = Some(failure.clone());
-        for key in self.keys(|worker| &worker.tunnels) {
-            self.fail_tunnel(key, &failure);
-        }
-        for key in self.keys(|worker| &worker.pairs) {
-            self.pairs.remove(key).end(&mut self.core, End::Failed(&failure));
-        }
-        for key in self.keys(|worker| &worker.users) {
-            self.fail_user(key, &failure);
-        }
-        for key in self.keys(|worker| &worker.dials) {
-            let dial = self.dials.remove(key);
-            if let DialRole::Server { source, .. } = &dial.role {
-                crate::telemetry::refused_early(*source, None, Direction::Inbound, reason);
-            }
-            dial.abandon(&mut self.core);
-        }
-    }
-
     fn keys<T>(&self, of: impl FnOnce(&Self) -> &Slab<T>) -> Vec<usize> {
         of(self).iter().map(|(key, _)| key).collect()
-    }
-}
-
-/// What is known of a connection at its accept.
-fn socket_facts(listening: Listening, source: SocketAddr, worker: usize) -> ConnectionFacts {
-    ConnectionFacts {
-        direction: listening.direction(),
-        source: Some(source),
-        source_party: Party::default(),
-        destination: None,
-        destination_party: Party::default(),
-        hbone_destination: None,
-        service: None,
-        mutual_tls: false,
-        worker,
-    }
-}
-
-/// What is known of a tunnel once its handshake is done.
-fn tunnel_facts(role: &DialRole, peer: &TunnelPeer, worker: usize) -> ConnectionFacts {
-    let other = Party { identity: peer.identity.clone(), ..Party::default() };
-    let (direction, ends) = match role {
-        DialRole::Server { .. } => {
-            let us = Party::default();
-            (Direction::Inbound, [(peer.address, other), (peer.local, us)])
-        }
-        DialRole::Client { key } => {
-            let us = Party { identity: Some(key.source.clone()), ..Party::default() };
-            (Direction::Outbound, [(peer.local, us), (peer.address, other)])
-        }
-    };
-    let [(source, source_party), (destination, destination_party)] = ends;
-    ConnectionFacts {
-        direction,
-        source: Some(source),
-        source_party,
-        destination: Some(destination),
-        destination_party,
-        hbone_destination: None,
-        service: None,
-        mutual_tls: true,
-        worker,
     }
 }

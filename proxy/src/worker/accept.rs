@@ -1,17 +1,18 @@
 //! Listeners of a worker.
 
 use std::io;
+use std::net::SocketAddr;
 
 use drain::Kind;
 use mio::net::{TcpListener, TcpStream};
 
+use super::Worker;
 use super::connecting::stage_failed;
 use super::core::{Job, Source};
 use super::placing::Fresh;
 use super::user::{Listening, Origin, Stage, User};
-use super::{Worker, socket_facts};
 use crate::socket;
-use crate::telemetry::{Failure, ResponseFlags};
+use crate::telemetry::{ConnectionFacts, Failure, Party, ResponseFlags};
 
 /// Connections accepted in one turn, before others have theirs.
 const ACCEPTS_A_TURN: usize = 64;
@@ -93,7 +94,7 @@ impl Worker {
         }
     }
 
-    fn accepted(&mut self, listening: Listening, stream: TcpStream, source: std::net::SocketAddr) {
+    fn accepted(&mut self, listening: Listening, stream: TcpStream, source: SocketAddr) {
         let facts = socket_facts(listening, source, self.core.id);
         let tracked = self.core.shared.registry.track(self.core.id, Kind::Setup, facts, self.core.now);
         let origin = Origin { source, listener: listening, tracked };
@@ -137,5 +138,20 @@ impl Worker {
                 None
             }
         }
+    }
+}
+
+/// What is known of a connection at its accept.
+fn socket_facts(listening: Listening, source: SocketAddr, worker: usize) -> ConnectionFacts {
+    ConnectionFacts {
+        direction: listening.direction(),
+        source: Some(source),
+        source_party: Party::default(),
+        destination: None,
+        destination_party: Party::default(),
+        hbone_destination: None,
+        service: None,
+        mutual_tls: false,
+        worker,
     }
 }

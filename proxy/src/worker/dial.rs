@@ -154,10 +154,11 @@ impl Dial {
     }
 
     /// Closes it for a reason of the worker's own.
-    pub(super) fn abandon(self, core: &mut Core) {
+    pub(super) fn abandon(self, core: &mut Core) -> DialRole {
         if let Some(leg) = self.stage.into_leg() {
             core.close(leg);
         }
+        self.role
     }
 
     fn expire(&mut self, core: &mut Core) -> Dialled {

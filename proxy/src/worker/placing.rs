@@ -11,11 +11,11 @@ use super::leg::Leg;
 use super::stream::Requested;
 use super::tunnel::{Effect, Returned, Role, Tunnel};
 use super::user::{Origin, Stage};
-use super::{Message, Worker, tunnel_facts};
+use super::{Message, Worker};
 use crate::inbound::TunnelPeer;
 use crate::pool::PoolKey;
 use crate::socket;
-use crate::telemetry::{Direction, Failure, Observation, TunnelRole};
+use crate::telemetry::{ConnectionFacts, Direction, Failure, Observation, Party, TunnelRole};
 
 /// How often a fresh connection follows a tunnel that has just moved on, before it gets one of its own.
 const HOPS: u8 = 3;
@@ -269,5 +269,32 @@ impl Worker {
                 crate::telemetry::refused_early(source, None, Direction::Inbound, &error.to_string());
             }
         }
+    }
+}
+
+/// What is known of a tunnel once its handshake is done.
+fn tunnel_facts(role: &DialRole, peer: &TunnelPeer, worker: usize) -> ConnectionFacts {
+    let other = Party { identity: peer.identity.clone(), ..Party::default() };
+    let (direction, ends) = match role {
+        DialRole::Server { .. } => {
+            let us = Party::default();
+            (Direction::Inbound, [(peer.address, other), (peer.local, us)])
+        }
+        DialRole::Client { key } => {
+            let us = Party { identity: Some(key.source.clone()), ..Party::default() };
+            (Direction::Outbound, [(peer.local, us), (peer.address, other)])
+        }
+    };
+    let [(source, source_party), (destination, destination_party)] = ends;
+    ConnectionFacts {
+        direction,
+        source: Some(source),
+        source_party,
+        destination: Some(destination),
+        destination_party,
+        hbone_destination: None,
+        service: None,
+        mutual_tls: true,
+        worker,
     }
 }

@@ -1,0 +1,46 @@
+//! What the end of the process asks of a worker.
+
+use super::Worker;
+use super::core::Job;
+use super::end::End;
+use super::tunnel::Role;
+use crate::telemetry::{Failure, ResponseFlags};
+
+impl Worker {
+    /// Peers that dialled us are asked to go elsewhere; our own tunnels go as soon as nobody uses them.
+    pub(super) fn tell_peers(&mut self) {
+        self.core.draining = true;
+        for (key, tunnel) in &mut self.tunnels {
+            match tunnel.role {
+                Role::Server => tunnel.shut_down(key, &mut self.core),
+                Role::Client { .. } => self.core.enqueue(Job::Tunnel(key), &mut tunnel.queued),
+            }
+        }
+    }
+
+    /// Ends every connection, and whatever still arrives from other workers.
+    pub(super) fn cut_all(&mut self, reason: &str) {
+        let failure = Failure::new(ResponseFlags::None, reason.to_owned());
+        self.core.cut = Some(failure.clone());
+        self.end_all(&failure);
+    }
+
+    /// Ends every connection, each with its line in the access log.
+    pub(super) fn end_all(&mut self, failure: &Failure) {
+        for key in self.keys(|worker| &worker.tunnels) {
+            self.fail_tunnel(key, failure);
+        }
+        for key in self.keys(|worker| &worker.pairs) {
+            self.pairs.remove(key).end(&mut self.core, End::Failed(failure));
+        }
+        for key in self.keys(|worker| &worker.users) {
+            self.fail_user(key, failure);
+        }
+        for key in self.keys(|worker| &worker.dials) {
+            let mut dial = self.dials.remove(key);
+            self.core.timers.set(Job::Dial(key), &mut dial.armed, None);
+            let role = dial.abandon(&mut self.core);
+            self.dial_failed(key, role, failure);
+        }
+    }
+}
