@@ -23,6 +23,8 @@ pub struct TunnelPeer {
     pub local: SocketAddr,
     /// The SPIFFE identity that its certificate proved.
     pub identity: Option<Identity>,
+    /// The one that ours proved to it.
+    pub local_identity: Identity,
 }
 
 /// What happens to a peer's CONNECT request.
@@ -56,6 +58,7 @@ pub fn decide(shared: &Shared, peer: &TunnelPeer, request: &ConnectRequest) -> D
         source_party: tunnelled_party(shared, &snapshot, peer, &request.headers),
         destination: Some(peer.local),
         destination_party: Party::default(),
+        application: None,
         hbone_destination: Some(request.authority.clone()),
         service: None,
         mutual_tls: true,
@@ -74,7 +77,7 @@ pub fn decide(shared: &Shared, peer: &TunnelPeer, request: &ConnectRequest) -> D
             facts,
         );
     }
-    let Some(workload) = shared.local_workload() else {
+    let Some(workload) = shared.local_workload_in(&snapshot) else {
         return refuse(503, ResponseFlags::None, "the local workload is unknown".to_owned(), facts);
     };
     facts.destination_party = Party::from(&*workload);
@@ -83,6 +86,7 @@ pub fn decide(shared: &Shared, peer: &TunnelPeer, request: &ConnectRequest) -> D
         Ok(target) => target,
         Err(refusal) => return refuse(refusal.status(), ResponseFlags::None, refusal.to_string(), facts),
     };
+    facts.application = Some(target.address);
     let named = headers::forwarded_host(&request.headers);
     facts.service = route::destination_service(&snapshot, &workload, target.address.port(), named)
         .map(|service| ServiceFacts::from(&**service));
@@ -114,6 +118,7 @@ pub fn plan_plain(
         source_party: party_at(shared, &snapshot, source.ip()),
         destination: Some(destination),
         destination_party: Party::from(&**workload),
+        application: Some(destination),
         hbone_destination: None,
         service: None,
         mutual_tls: false,
@@ -130,6 +135,24 @@ pub fn plan_plain(
 pub fn reply_headers(shared: &Shared) -> Vec<Header> {
     let workload = if shared.inbound.response_baggage { shared.local_workload() } else { None };
     workload.map(|workload| headers::baggage(&workload)).into_iter().collect()
+}
+
+/// Judges a live connection once more: by the same function as at its accept, and by the same of its properties.
+/// `identity` is what the peer's certificate proved. Says why it must end, if it must; dry runs had their say already.
+pub fn judge_again(
+    snapshot: &Snapshot,
+    workload: &Workload,
+    facts: &ConnectionFacts,
+    identity: Option<&Identity>,
+) -> Option<Failure> {
+    let denied = |why: &dyn std::fmt::Display| {
+        Failure::new(ResponseFlags::Deny, format!("connection closed due to policy change: {why}"))
+    };
+    let (Some(source), Some(destination)) = (facts.source, facts.application) else {
+        return Some(denied(&"who talks to whom is not known"));
+    };
+    let verdict = policy::authorize(snapshot, workload, &Peer { source, identity, destination });
+    (!verdict.is_allowed()).then(|| denied(&verdict))
 }
 
 fn denied(shared: &Shared, snapshot: &Snapshot, workload: &Workload, peer: &Peer<'_>) -> Option<Failure> {

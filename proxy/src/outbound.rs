@@ -31,6 +31,7 @@ pub fn plan(shared: &Shared, workload: &Workload, source: SocketAddr, destinatio
             source_party: Party::from(workload),
             destination: Some(address),
             destination_party: to.workload.as_deref().map(Party::from).unwrap_or_default(),
+            application: None,
             hbone_destination: hbone,
             service: to.service.as_deref().map(ServiceFacts::from),
             mutual_tls,

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use drain::Registry;
 use hbone::SessionConfig;
-use xds::{Store, Workload};
+use xds::{Snapshot, Store, Workload};
 
 use crate::clock::Clock;
 use crate::config::data_plane::HBONE_PORT;
@@ -75,8 +75,12 @@ pub struct Http2 {
 impl Shared {
     /// The resource of the workload that this proxy serves, once it is known.
     pub fn local_workload(&self) -> Option<Arc<Workload>> {
+        self.local_workload_in(&self.store.load())
+    }
+
+    /// As [`Shared::local_workload`], in this snapshot.
+    pub fn local_workload_in(&self, snapshot: &Snapshot) -> Option<Arc<Workload>> {
         let local = &self.workload;
-        let snapshot = self.store.load();
         let node = local.node.as_deref();
         snapshot.local_workload(&local.namespace, &local.name, &local.service_account, node).cloned()
     }

@@ -25,6 +25,7 @@ mod mailbox;
 mod moving;
 mod pair;
 mod placing;
+mod recheck;
 mod stream;
 mod timers;
 mod tunnel;
@@ -44,6 +45,7 @@ use self::core::{Core, Job, Source};
 use self::dial::{Dial, Dialled};
 use self::end::{End, is_reset};
 use self::pair::{Pair, Side};
+use self::recheck::Recheck;
 use self::tunnel::{Effect, Tunnel};
 use self::user::{Stage, User};
 use crate::pool::Pool;
@@ -78,6 +80,7 @@ pub struct Worker {
     pairs: Slab<Pair>,
     pool: Pool,
     effects: Vec<Effect>,
+    recheck: Recheck,
     /// The test switch: every tunnel moves on at this interval, ms.
     move_interval: Option<u64>,
     next_move: u64,
@@ -106,6 +109,9 @@ impl Worker {
         move_interval: Option<u64>,
     ) -> io::Result<Self> {
         let poll = mailbox.poll()?;
+        let snapshot = shared.store.load();
+        let recheck = Recheck::new(&snapshot, shared.local_workload_in(&snapshot));
+        drop(snapshot);
         let core = Core::new(id, shared, poll.registry().try_clone()?);
         let load = Load { since: Instant::now(), waited: Duration::ZERO, next: 0, said: 0 };
         Ok(Self {
@@ -119,6 +125,7 @@ impl Worker {
             pairs: Slab::new(),
             pool: Pool::default(),
             effects: Vec::new(),
+            recheck,
             move_interval,
             next_move: 0,
             running: true,
@@ -232,6 +239,7 @@ impl Worker {
                 }
             }
             Some(Job::Pair(key)) => drop(self.pairs.try_remove(key)),
+            Some(Job::Recheck) => self.go_on_rechecking(),
             Some(Job::Listener(_)) | None => {}
         }
     }
@@ -296,7 +304,7 @@ impl Worker {
                     self.fail_tunnel(key, &failure);
                 }
             }
-            Job::Pair(_) => {}
+            Job::Pair(_) | Job::Recheck => {}
         }
     }
 
@@ -307,6 +315,7 @@ impl Worker {
             Job::Dial(key) => self.drive_dial(key),
             Job::Tunnel(key) => self.drive_tunnel(key),
             Job::Pair(key) => self.drive_pair(key),
+            Job::Recheck => self.drive_recheck(),
         }
     }
 
@@ -414,6 +423,7 @@ impl Worker {
                     self.core.enqueue(Job::Dial(key), &mut dial.queued);
                 }
             }
+            Message::Recheck => self.recheck(),
             Message::StopAccepting(done) => {
                 self.stop_accepting();
                 done(());

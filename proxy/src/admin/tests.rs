@@ -81,6 +81,7 @@ impl Bench {
             },
             destination: Some("10.0.0.2:15008".parse().unwrap()),
             destination_party: Party::default(),
+            application: None,
             hbone_destination: Some("10.0.0.2:8080".into()),
             service: None,
             mutual_tls: true,

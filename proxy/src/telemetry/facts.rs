@@ -120,6 +120,8 @@ pub struct ConnectionFacts {
     pub destination: Option<SocketAddr>,
     /// Who that is.
     pub destination_party: Party,
+    /// The local application that an inbound connection leads to, as policy judged it; none for outbound ones.
+    pub application: Option<SocketAddr>,
     /// What the tunnel was asked for, `ip:port` or `host:port`; none outside a tunnel.
     pub hbone_destination: Option<String>,
     /// The service that it was meant for.

@@ -29,6 +29,7 @@ struct Inner {
     move_pause: Histogram,
     worker_panics: Counter,
     accept_paused: Counter,
+    rechecks: Counter,
     now: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -84,6 +85,11 @@ impl Telemetry {
         let worker_panics = registered(ours, "worker_panics", "Panics that ended one tunnel or connection");
         let accept_paused =
             registered(ours, "accept_paused", "Times that accepting stopped for want of descriptors");
+        let rechecks = registered(
+            ours,
+            "rechecks",
+            "Live connections that were judged again after a change of the mesh",
+        );
 
         let now = Box::new(now);
         Self(Arc::new(Inner {
@@ -96,6 +102,7 @@ impl Telemetry {
             move_pause,
             worker_panics,
             accept_paused,
+            rechecks,
             now,
         }))
     }
@@ -141,6 +148,11 @@ impl Telemetry {
     /// Counts a pause of accepting.
     pub fn accept_paused(&self) {
         self.0.accept_paused.inc();
+    }
+
+    /// Counts a live connection that is judged again.
+    pub fn rechecked(&self) {
+        self.0.rechecks.inc();
     }
 
     pub(super) fn traffic(&self) -> &Traffic {
@@ -269,6 +281,7 @@ mod tests {
         telemetry.tunnel_moved(MoveResult::Lost, Duration::from_secs(9));
         telemetry.worker_panicked();
         telemetry.accept_paused();
+        telemetry.rechecked();
         telemetry.tunnel_failed(TunnelRole::Client);
         let tunnel = telemetry.tunnel_opened(TunnelRole::Server);
         let text = telemetry.exposition();
@@ -279,6 +292,7 @@ mod tests {
             "ztunnel_tunnel_move_pause_seconds_count 2",
             "ztunnel_worker_panics_total 1",
             "ztunnel_accept_paused_total 1",
+            "ztunnel_rechecks_total 1",
             r#"ztunnel_tunnels_open{role="server"} 1"#,
             r#"ztunnel_tunnels_failed_total{role="client"} 1"#,
         ] {

@@ -201,6 +201,7 @@ mod tests {
             source_party: party("web"),
             destination: Some("10.0.0.2:15008".parse().unwrap()),
             destination_party: party("cart"),
+            application: None,
             hbone_destination: Some("10.0.0.2:8080".to_owned()),
             service: Some(ServiceFacts {
                 hostname: "cart.shop.svc.cluster.local".into(),

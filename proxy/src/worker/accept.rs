@@ -149,6 +149,7 @@ fn socket_facts(listening: Listening, source: SocketAddr, worker: usize) -> Conn
         source_party: Party::default(),
         destination: None,
         destination_party: Party::default(),
+        application: None,
         hbone_destination: None,
         service: None,
         mutual_tls: false,

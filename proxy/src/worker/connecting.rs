@@ -311,14 +311,22 @@ impl Worker {
         match fresh {
             Fresh::Tunnel { stream, origin } => self.add_server(stream, origin),
             Fresh::User { stream, key: pool_key, requested, observation, hops } => {
+                let denied = self.judge_arrived_user(&observation, Some(&pool_key.source));
                 let stage = Stage::AwaitTunnel { key: pool_key, requested, observation };
                 if let Some(key) = self.insert_user(stream, stage) {
+                    if let Some(failure) = denied {
+                        return self.fail_user(key, &failure);
+                    }
                     self.arm_user(key);
                     self.place_again(key, hops);
                 }
             }
             Fresh::Plain { stream, onward, observation } => {
                 if let Some(key) = self.insert_user(stream, Stage::Gone) {
+                    if let Some(failure) = self.judge_arrived_user(&observation, None) {
+                        observation.close(self.core.now, Err(&failure));
+                        return self.fail_user(key, &failure);
+                    }
                     self.connect_onward(key, onward, observation);
                     self.arm_user(key);
                 }

@@ -37,6 +37,8 @@ pub(super) enum Job {
     Tunnel(usize),
     /// Two plain TCP sockets.
     Pair(usize),
+    /// Judge live connections again.
+    Recheck,
 }
 
 /// Whose a registered socket is.

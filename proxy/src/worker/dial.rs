@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use drain::Tracked;
 use hbone::{Established, Handshake, Time};
+use xds::Identity;
 
 use super::core::{Core, Job, Source};
 use super::leg::{Leg, Taken};
@@ -50,6 +51,8 @@ enum Stage {
     Handshaking {
         leg: Leg,
         handshake: Box<Handshake>,
+        /// Whose certificate we show.
+        identity: Identity,
     },
     /// The tunnel is up and was taken; or it failed.
     Over,
@@ -120,7 +123,9 @@ impl Dial {
             let step = match stage {
                 Stage::AwaitCertificate { accepted } => self.certificate(key, core, accepted),
                 Stage::Connecting { leg, credentials } => self.connecting(core, leg, &credentials),
-                Stage::Handshaking { leg, handshake } => Self::handshake(core, leg, handshake),
+                Stage::Handshaking { leg, handshake, identity } => {
+                    Self::handshake(core, leg, handshake, identity)
+                }
                 Stage::Over => return Dialled::Waiting,
             };
             match step {
@@ -138,9 +143,9 @@ impl Dial {
                     self.arm(key, core);
                     return Dialled::Waiting;
                 }
-                Step::Up(leg, established) => {
+                Step::Up(leg, established, identity) => {
                     core.timers.set(Job::Dial(key), &mut self.armed, None);
-                    return self.up(leg, established);
+                    return self.up(leg, established, identity);
                 }
                 Step::Fail(leg, failure) => {
                     if let Some(leg) = leg {
@@ -150,6 +155,15 @@ impl Dial {
                     return Dialled::Failed(failure);
                 }
             }
+        }
+    }
+
+    /// Whose certificate it shows, once that is decided.
+    pub(super) fn local_identity(&self) -> Option<&Identity> {
+        match &self.stage {
+            Stage::Connecting { credentials, .. } => Some(credentials.identity()),
+            Stage::Handshaking { identity, .. } => Some(identity),
+            Stage::AwaitCertificate { .. } | Stage::Over => None,
         }
     }
 
@@ -210,7 +224,7 @@ impl Dial {
                 match Handshake::server(credentials.server(), config) {
                     Ok(handshake) => Step::Next(
                         DialEvent::Certificate { connected: true },
-                        Stage::Handshaking { leg, handshake: Box::new(handshake) },
+                        Stage::Handshaking { leg, handshake: Box::new(handshake), identity },
                     ),
                     Err(error) => Step::Fail(Some(leg), tls_failure(&error)),
                 }
@@ -245,13 +259,14 @@ impl Dial {
         };
         match Handshake::client(&tls, core.shared.http2.client.clone()) {
             Ok(handshake) => {
-                Step::Next(DialEvent::Connected, Stage::Handshaking { leg, handshake: Box::new(handshake) })
+                let (handshake, identity) = (Box::new(handshake), key.source.clone());
+                Step::Next(DialEvent::Connected, Stage::Handshaking { leg, handshake, identity })
             }
             Err(error) => Step::Fail(Some(leg), tls_failure(&error)),
         }
     }
 
-    fn handshake(core: &mut Core, mut leg: Leg, mut handshake: Box<Handshake>) -> Step {
+    fn handshake(core: &mut Core, mut leg: Leg, mut handshake: Box<Handshake>, identity: Identity) -> Step {
         loop {
             while leg.writable && !handshake.output().is_empty() {
                 match leg.write(handshake.output()) {
@@ -261,12 +276,12 @@ impl Dial {
             }
             if handshake.is_complete() {
                 return match handshake.finish(Time(core.now)) {
-                    Ok(established) => Step::Up(leg, Box::new(established)),
+                    Ok(established) => Step::Up(leg, Box::new(established), identity),
                     Err(error) => Step::Fail(Some(leg), tls_failure(&error)),
                 };
             }
             if !leg.readable {
-                return Step::Stay(Stage::Handshaking { leg, handshake });
+                return Step::Stay(Stage::Handshaking { leg, handshake, identity });
             }
             match leg.read(&mut core.plain[..16 * 1024]) {
                 Taken::Bytes(n) => {
@@ -289,7 +304,7 @@ impl Dial {
         }
     }
 
-    fn up(&self, leg: Leg, established: Box<Established>) -> Dialled {
+    fn up(&self, leg: Leg, established: Box<Established>, local_identity: Identity) -> Dialled {
         let address = match &self.role {
             DialRole::Client { key } => key.address,
             DialRole::Server { source, .. } => *source,
@@ -299,7 +314,7 @@ impl Dial {
             Err(error) => return Dialled::Failed(tls_failure(&error)),
         };
         let identity = peer_identity(&established.peer_certificates);
-        Dialled::Up { leg, established, peer: TunnelPeer { address, local, identity } }
+        Dialled::Up { leg, established, peer: TunnelPeer { address, local, identity, local_identity } }
     }
 }
 
@@ -307,7 +322,7 @@ impl Dial {
 enum Step {
     Next(DialEvent, Stage),
     Stay(Stage),
-    Up(Leg, Box<Established>),
+    Up(Leg, Box<Established>, Identity),
     Fail(Option<Leg>, Failure),
 }
 

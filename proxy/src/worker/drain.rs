@@ -37,10 +37,7 @@ impl Worker {
             self.fail_user(key, failure);
         }
         for key in self.keys(|worker| &worker.dials) {
-            let mut dial = self.dials.remove(key);
-            self.core.timers.set(Job::Dial(key), &mut dial.armed, None);
-            let role = dial.abandon(&mut self.core);
-            self.dial_failed(key, role, failure);
+            self.fail_dial(key, failure);
         }
     }
 }

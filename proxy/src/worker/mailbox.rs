@@ -28,6 +28,8 @@ pub enum Message {
     TakeTunnel(Box<FrozenTunnel>, Reply<Result<(), MoveError>>),
     /// The certificate that the tunnel with this key waits for has come, or will not.
     Wake(usize),
+    /// The mesh has changed: what that means for live connections.
+    Recheck,
     /// Close the listeners, once all that the kernel had completed is accepted; then call this.
     StopAccepting(Reply<()>),
     /// Send GOAWAY to the peers that dialled us.

@@ -111,6 +111,7 @@ impl Worker {
             self.core.shared.directory.enter(&pool_key, self.core.id);
             self.serve(&pool_key);
         }
+        self.judge_arrived_tunnel(key);
         Ok(())
     }
 }

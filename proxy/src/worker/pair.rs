@@ -61,6 +61,10 @@ impl Pair {
         core.assign(&self.far, Source::PairFar(key));
     }
 
+    pub(super) fn observation(&self) -> &Observation {
+        &self.observation
+    }
+
     pub(super) fn leg(&mut self, side: Side) -> &mut Leg {
         match side {
             Side::Near => &mut self.near,

@@ -184,6 +184,14 @@ impl Worker {
         self.serve(pool_key);
     }
 
+    /// Ends a dial for a reason of the worker's own.
+    pub(super) fn fail_dial(&mut self, key: usize, failure: &Failure) {
+        let mut dial = self.dials.remove(key);
+        self.core.timers.set(Job::Dial(key), &mut dial.armed, None);
+        let role = dial.abandon(&mut self.core);
+        self.dial_failed(key, role, failure);
+    }
+
     pub(super) fn dial_failed(&mut self, key: usize, role: DialRole, failure: &Failure) {
         self.core.shared.telemetry.tunnel_failed(match role {
             DialRole::Server { .. } => TunnelRole::Server,
@@ -292,6 +300,7 @@ fn tunnel_facts(role: &DialRole, peer: &TunnelPeer, worker: usize) -> Connection
         source_party,
         destination: Some(destination),
         destination_party,
+        application: None,
         hbone_destination: None,
         service: None,
         mutual_tls: true,

@@ -142,6 +142,14 @@ impl Tunnel {
         self.streams.len()
     }
 
+    pub(super) fn ids(&self) -> impl Iterator<Item = StreamId> {
+        self.streams.keys().copied()
+    }
+
+    pub(super) fn observation(&self, id: StreamId) -> Option<&Observation> {
+        self.streams.get(&id).map(|stream| &stream.observation)
+    }
+
     /// Takes note of an event at a stream's local socket.
     pub(super) fn stream_event(&mut self, id: StreamId, event: &mio::event::Event) {
         if let Some(stream) = self.streams.get_mut(&id) {

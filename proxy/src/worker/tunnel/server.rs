@@ -7,7 +7,7 @@ use hbone::{ConnectRequest, ConnectResponse, ErrorCode, StreamId};
 use super::Tunnel;
 use crate::inbound::{self, Decision};
 use crate::telemetry::{ConnectionFacts, Failure, Observation, ResponseFlags};
-use crate::worker::core::{Core, Source};
+use crate::worker::core::{Core, Job, Source};
 use crate::worker::end::End;
 use crate::worker::stream::{Halves, Phase, Remote, Stream};
 
@@ -67,6 +67,17 @@ impl Tunnel {
         let failure =
             Failure::new(ResponseFlags::Connect, format!("connect to the local application: {why}"));
         self.finish_stream(id, core, End::Failed(&failure));
+    }
+
+    /// Policy lets a stream in no more: its peer gets the answer that it would get now or, behind a 200, CANCEL as from
+    /// stock.
+    pub(in crate::worker) fn deny(&mut self, key: usize, id: StreamId, failure: &Failure, core: &mut Core) {
+        match self.streams.get(&id).map(|stream| &stream.phase) {
+            Some(Phase::Connecting { .. }) => self.refuse(id, 401),
+            _ => self.connection.reset(id, ErrorCode::CANCEL),
+        }
+        self.finish_stream(id, core, End::Failed(failure));
+        core.enqueue(Job::Tunnel(key), &mut self.queued);
     }
 
     /// HEADERS with END_STREAM; what the peer still sends for the stream is thrown away.

@@ -38,6 +38,8 @@ struct TunnelRecord {
     streams: Vec<StreamRecord>,
     #[prost(bool, tag = "9")]
     refused: bool,
+    #[prost(string, tag = "10")]
+    local_identity: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -137,6 +139,8 @@ struct FactsRecord {
     service: Vec<String>,
     #[prost(bool, tag = "8")]
     mutual_tls: bool,
+    #[prost(string, optional, tag = "9")]
+    application: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -190,6 +194,7 @@ impl Encoder {
             peer_address: peer.address.to_string(),
             peer_local: peer.local.to_string(),
             peer_identity: peer.identity.as_ref().map(ToString::to_string),
+            local_identity: peer.local_identity.to_string(),
             client,
             facts: Some(FactsRecord::from(&*tracked.facts())),
             age: now.saturating_sub(tracked.opened_ms()),
@@ -285,6 +290,7 @@ pub(super) fn decode(bytes: &[u8], now: u64, worker: usize) -> Result<DecodedTun
             address: address(&record.peer_address)?,
             local: address(&record.peer_local)?,
             identity: record.peer_identity.as_deref().map(identity).transpose()?,
+            local_identity: identity(&record.local_identity)?,
         },
         role,
         facts: facts(record.facts, worker)?,
@@ -364,6 +370,7 @@ impl From<&ConnectionFacts> for FactsRecord {
                 .flat_map(|s| [&s.hostname, &s.name, &s.namespace].map(ToString::to_string))
                 .collect(),
             mutual_tls: facts.mutual_tls,
+            application: facts.application.map(|address| address.to_string()),
         }
     }
 }
@@ -384,6 +391,7 @@ fn facts(record: Option<FactsRecord>, worker: usize) -> Result<ConnectionFacts, 
         source_party: party(record.source_party)?,
         destination: record.destination.as_deref().map(address).transpose()?,
         destination_party: party(record.destination_party)?,
+        application: record.application.as_deref().map(address).transpose()?,
         hbone_destination: record.hbone_destination,
         service,
         mutual_tls: record.mutual_tls,
