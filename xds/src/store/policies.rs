@@ -40,10 +40,15 @@ impl Policies {
         match policy.scope {
             Scope::Global => self.global.insert_mut(policy.key().clone(), policy.clone()),
             Scope::Namespace => {
-                let mut policies =
-                    self.by_namespace.get(&policy.namespace).cloned().unwrap_or_else(ByKey::new_sync);
-                policies.insert_mut(policy.key().clone(), policy.clone());
-                self.by_namespace.insert_mut(policy.namespace.clone(), policies);
+                let (key, policy) = (policy.key().clone(), policy.clone());
+                if let Some(policies) = self.by_namespace.get_mut(&policy.namespace) {
+                    policies.insert_mut(key, policy);
+                } else {
+                    let namespace = policy.namespace.clone();
+                    let mut policies = ByKey::new_sync();
+                    policies.insert_mut(key, policy);
+                    self.by_namespace.insert_mut(namespace, policies);
+                }
             }
             Scope::WorkloadSelector => {}
         }
@@ -67,12 +72,10 @@ impl Policies {
         let Some(policy) = self.by_key.get(key).cloned() else { return self.refused.remove_mut(key) };
         self.by_key.remove_mut(key);
         self.global.remove_mut(key);
-        if let Some(mut policies) = self.by_namespace.get(&policy.namespace).cloned() {
+        if let Some(policies) = self.by_namespace.get_mut(&policy.namespace) {
             policies.remove_mut(key);
             if policies.is_empty() {
                 self.by_namespace.remove_mut(&policy.namespace);
-            } else {
-                self.by_namespace.insert_mut(policy.namespace.clone(), policies);
             }
         }
         true

@@ -16,8 +16,8 @@ enum Change {
     Workload(Arc<Workload>),
     Service(Arc<Service>),
     Policy(Arc<Authorization>),
-    RefusedAddress(Tombstone),
-    RefusedPolicy(RefusedPolicy),
+    RefusedAddress(Arc<Tombstone>),
+    RefusedPolicy(Arc<RefusedPolicy>),
     NoAddress(Arc<str>),
     NoPolicy(Arc<str>),
 }
@@ -39,13 +39,13 @@ impl Update {
     }
 
     /// See [`Edit::refuse_address`].
-    pub fn refuse_address(&mut self, tombstone: Tombstone) {
-        self.changes.push(Change::RefusedAddress(tombstone));
+    pub fn refuse_address(&mut self, tombstone: impl Into<Arc<Tombstone>>) {
+        self.changes.push(Change::RefusedAddress(tombstone.into()));
     }
 
     /// See [`Edit::refuse_policy`].
-    pub fn refuse_policy(&mut self, policy: RefusedPolicy) {
-        self.changes.push(Change::RefusedPolicy(policy));
+    pub fn refuse_policy(&mut self, policy: impl Into<Arc<RefusedPolicy>>) {
+        self.changes.push(Change::RefusedPolicy(policy.into()));
     }
 
     /// See [`Edit::remove_address`].

@@ -11,6 +11,8 @@ use crate::resource::{NamespacedHostname, TunnelProtocol, Workload};
 /// Endpoints of one service by uid. The order makes the choice of an endpoint repeatable.
 pub(super) type Endpoints = RedBlackTreeMapSync<Arc<str>, Arc<Workload>>;
 
+/// Changed in place: what an update has copied once it doesn't copy again, so that a large one costs little more a
+/// workload than a small one.
 #[derive(Clone)]
 pub(super) struct Workloads {
     by_uid: HashTrieMapSync<Arc<str>, Arc<Workload>>,
@@ -34,9 +36,14 @@ impl Workloads {
         let name = (workload.namespace.clone(), workload.name.clone());
         self.by_name.insert(name, workload.clone(), |_| false);
         for (service, _) in workload.services.iter() {
-            let mut endpoints = self.endpoints.get(service).cloned().unwrap_or_else(Endpoints::new_sync);
-            endpoints.insert_mut(workload.uid.clone(), workload.clone());
-            self.endpoints.insert_mut(service.clone(), endpoints);
+            let (uid, workload) = (workload.uid.clone(), workload.clone());
+            if let Some(endpoints) = self.endpoints.get_mut(service) {
+                endpoints.insert_mut(uid, workload);
+            } else {
+                let mut endpoints = Endpoints::new_sync();
+                endpoints.insert_mut(uid, workload);
+                self.endpoints.insert_mut(service.clone(), endpoints);
+            }
         }
         self.by_uid.insert_mut(workload.uid.clone(), workload);
     }
@@ -50,12 +57,10 @@ impl Workloads {
         let name = (workload.namespace.clone(), workload.name.clone());
         self.by_name.remove(&name, |other| *other.uid == *uid);
         for (service, _) in workload.services.iter() {
-            let Some(mut endpoints) = self.endpoints.get(service).cloned() else { continue };
+            let Some(endpoints) = self.endpoints.get_mut(service) else { continue };
             endpoints.remove_mut(uid);
             if endpoints.is_empty() {
                 self.endpoints.remove_mut(service);
-            } else {
-                self.endpoints.insert_mut(service.clone(), endpoints);
             }
         }
         true
