@@ -26,7 +26,7 @@ mod names;
 mod request;
 mod summary;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod verify;
 
 pub use ca::{

@@ -13,9 +13,10 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
-use super::ca::SignedChain;
+use super::ca::{CertificateAuthority, FakeCaConfig, SignedChain};
 use super::certificate::Credentials;
 use super::chain::{Chain, ChainError};
+use super::fake_ca::FakeCa;
 use super::verify::{ClientVerifier, ServerVerifier};
 
 pub(super) const WEB: &str = "spiffe://cluster.local/ns/default/sa/web";
@@ -23,6 +24,11 @@ pub(super) const DB: &str = "spiffe://cluster.local/ns/default/sa/db";
 pub(super) const FOREIGN: &str = "spiffe://other.example/ns/default/sa/web";
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
 const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The fake CA, which test builds have in any case.
+pub(crate) fn fake_authority() -> Arc<dyn CertificateAuthority> {
+    Arc::new(FakeCa::open(&FakeCaConfig { ttl: DAY, root: None }).unwrap())
+}
 
 /// A root, or an intermediate under one.
 pub(super) struct TestCa {

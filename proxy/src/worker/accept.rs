@@ -142,7 +142,7 @@ impl Worker {
 }
 
 /// What is known of a connection at its accept.
-fn socket_facts(listening: Listening, source: SocketAddr, worker: usize) -> ConnectionFacts {
+pub(super) fn socket_facts(listening: Listening, source: SocketAddr, worker: usize) -> ConnectionFacts {
     ConnectionFacts {
         direction: listening.direction(),
         source: Some(source),

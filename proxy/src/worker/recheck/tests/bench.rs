@@ -1,0 +1,353 @@
+//! A worker that is turned by hand, and what talks to it, all on one thread.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use hbone::{ConnectRequest, Connection, Event, Handshake, Inbox, Outbox, SessionConfig, StreamId, Time};
+use mio::Events;
+use xds::Store;
+
+use crate::clock::Clock;
+use crate::config::{InboundConfig, SocketConfig, WorkloadConfig};
+use crate::identity::{self, Certificates, Credentials, Lookup};
+use crate::inbound;
+use crate::plan::Plan;
+use crate::pool::{Directory, Loads};
+use crate::shared::{Http2, PoolLimits, Shared};
+use crate::telemetry::{Observation, Telemetry};
+use crate::worker::placing::{Fresh, Onward};
+use crate::worker::user::Origin;
+use crate::worker::{Handle, Listening, Mailbox, Message, Worker};
+
+/// How long anything here may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The workload that the workers serve, and whose identity it has.
+pub(super) const LOCAL: &str = "{uid: local, name: local, namespace: shop, serviceAccount: local, \
+    workloadIps: [127.0.0.1], protocol: HBONE}";
+pub(super) const LOCAL_IDENTITY: &str = "spiffe://cluster.local/ns/shop/sa/local";
+const PEER: &str = "spiffe://cluster.local/ns/shop/sa/peer";
+
+/// Workers of one proxy.
+pub(super) struct Bench {
+    pub(super) shared: Arc<Shared>,
+    pub(super) workers: Vec<Worker>,
+    pub(super) handles: Vec<Handle>,
+    peer: Arc<Credentials>,
+}
+
+impl Bench {
+    /// With `workers` workers and this mesh, in YAML.
+    pub(super) fn new(workers: usize, mesh: &str) -> Self {
+        let store = Store::new();
+        let clock = Clock::start();
+        let certificates = certificates();
+        // The workers' own has come by the time that they ask.
+        credentials(&certificates, LOCAL_IDENTITY);
+        let peer = credentials(&certificates, PEER);
+        let shared = Arc::new(Shared {
+            clock,
+            store,
+            certificates,
+            telemetry: Telemetry::new("test", move || clock.now()),
+            registry: drain::Registry::new(workers),
+            directory: Directory::new(),
+            loads: Loads::new(workers),
+            sockets: SocketConfig { keepalive: None, user_timeout: None, mark: None },
+            pool: PoolLimits {
+                max_streams: 100,
+                unused_release_timeout_ms: 60_000,
+                max_tunnels_per_peer: 64,
+            },
+            http2: Http2 { client: SessionConfig::client(), server: SessionConfig::server() },
+            workload: WorkloadConfig {
+                name: "local".into(),
+                namespace: "shop".into(),
+                service_account: "local".into(),
+                network: String::new(),
+                node: None,
+                cluster: "Kubernetes".into(),
+                cluster_domain: "cluster.local".into(),
+            },
+            inbound: InboundConfig { response_baggage: false, policy_decisions_at_info: false },
+            bind_address: None,
+            transparent: false,
+            own_ports: Vec::new(),
+            workers: OnceLock::new(),
+        });
+        let bench = Self { shared: shared.clone(), workers: Vec::new(), handles: Vec::new(), peer };
+        bench.apply(mesh);
+        let mailboxes: Vec<_> = (0..workers).map(|_| Mailbox::new().unwrap()).collect();
+        let (handles, mailboxes): (Vec<_>, Vec<_>) = mailboxes.into_iter().unzip();
+        assert!(shared.workers.set(handles.clone()).is_ok());
+        let running = mailboxes.into_iter().enumerate();
+        let workers = running.map(|(id, mailbox)| Worker::new(id, shared.clone(), mailbox, None).unwrap());
+        Self { workers: workers.collect(), handles, ..bench }
+    }
+
+    /// Adds to the mesh.
+    pub(super) fn apply(&self, mesh: &str) {
+        let config = xds::local::load(mesh).unwrap_or_else(|error| panic!("{mesh}: {error}"));
+        self.shared.store.update(|edit| config.apply(edit));
+    }
+
+    /// Adds to the mesh, and says so to every worker.
+    pub(super) fn change(&mut self, mesh: &str) {
+        self.apply(mesh);
+        self.recheck();
+    }
+
+    pub(super) fn recheck(&mut self) {
+        for handle in &self.handles {
+            handle.post(Message::Recheck);
+        }
+    }
+
+    /// One turn of every worker; none waits for events.
+    pub(super) fn turn(&mut self) {
+        let mut events = Events::with_capacity(64);
+        for (worker, handle) in self.workers.iter_mut().zip(&self.handles) {
+            handle.post(Message::Wake(usize::MAX));
+            worker.turn(&mut events).unwrap();
+        }
+    }
+
+    /// Turns until `done` gives something.
+    pub(super) fn until<T>(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(done) = done(self) {
+                return done;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{what}: not in {PATIENCE:?}");
+            self.turn();
+        }
+    }
+
+    /// Turns until nothing is left of the rounds that were asked for.
+    pub(super) fn settle(&mut self) {
+        self.turn();
+        self.until("the round ends", |bench| {
+            bench.workers.iter().all(|worker| worker.recheck.left.is_empty()).then_some(())
+        });
+        self.turn();
+    }
+
+    /// How many connections were judged again so far.
+    pub(super) fn judged(&self) -> u64 {
+        let text = self.shared.telemetry.exposition();
+        let line = text.lines().find_map(|line| line.strip_prefix("ztunnel_rechecks_total "));
+        line.unwrap().parse().unwrap()
+    }
+
+    /// A peer's tunnel to the first worker.
+    pub(super) fn tunnel(&mut self) -> Peer {
+        let (stream, theirs) = sockets();
+        let source = theirs.local_addr().unwrap();
+        self.handles[0].post(Message::Fresh(Box::new(Fresh::Tunnel {
+            stream,
+            origin: self.origin(source, Listening::Tunnels),
+        })));
+        let tls = self.peer.client([LOCAL_IDENTITY]).unwrap();
+        let mut handshake = Handshake::client(&tls, SessionConfig::client()).unwrap();
+        let mut theirs = theirs;
+        self.until("the handshake", |_| {
+            let n = theirs.write(handshake.output()).unwrap();
+            handshake.advance(n);
+            let mut bytes = [0; 16 * 1024];
+            match theirs.read(&mut bytes) {
+                Ok(n) => handshake.receive(&bytes[..n]).unwrap(),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            handshake.is_complete().then_some(())
+        });
+        let connection = handshake.finish(Time(0)).unwrap().connection;
+        Peer {
+            socket: theirs,
+            connection,
+            inbox: Inbox::with_capacity(64 * 1024),
+            outbox: Outbox::with_capacity(64 * 1024),
+            events: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// A plain connection to `destination` for the first worker, judged already; the client's end.
+    pub(super) fn plain(&mut self, destination: SocketAddr) -> TcpStream {
+        let (fresh, theirs) = self.judged_plain(destination);
+        self.handles[0].post(Message::Fresh(Box::new(fresh)));
+        theirs
+    }
+
+    /// A plain connection that was judged, and is on its way to the worker that will keep it.
+    pub(super) fn judged_plain(&mut self, destination: SocketAddr) -> (Fresh, TcpStream) {
+        let (stream, theirs) = sockets();
+        let source = theirs.local_addr().unwrap();
+        let workload = self.shared.local_workload().unwrap();
+        let Plan::Direct { to, from, facts } =
+            inbound::plan_plain(&self.shared, &workload, source, destination)
+        else {
+            panic!("it is not let in");
+        };
+        let origin = self.origin(source, Listening::Passthrough);
+        origin.tracked.set_facts(*facts);
+        let observation = Observation::open(&self.shared.telemetry, origin.tracked);
+        (Fresh::Plain { stream, onward: Onward { to, from }, observation }, theirs)
+    }
+
+    fn origin(&self, source: SocketAddr, listener: Listening) -> Origin {
+        let facts = crate::worker::accept::socket_facts(listener, source, 0);
+        let tracked = self.shared.registry.track(0, drain::Kind::Setup, facts, 0);
+        Origin { source, listener, tracked }
+    }
+
+    /// Takes a tunnel out of the first worker, asks `meanwhile`, and gives it to the second one.
+    pub(super) fn move_tunnel(&mut self, meanwhile: impl FnOnce(&mut Self)) {
+        let (send, given) = mpsc::channel();
+        self.handles[0].post(Message::GiveTunnels(Box::new(move |tunnels| send.send(tunnels).unwrap())));
+        self.turn();
+        let (frozen, kept) = given.recv().unwrap().pop().unwrap();
+        meanwhile(self);
+        let (send, taken) = mpsc::channel();
+        let answer = Box::new(move |result: Result<_, _>| send.send(result.is_ok()).unwrap());
+        self.handles[1].post(Message::TakeTunnel(Box::new(frozen), answer));
+        self.turn();
+        assert!(taken.recv().unwrap());
+        kept.released();
+    }
+}
+
+/// An application of the local workload, and the connections that it has accepted.
+pub(super) struct Application {
+    listener: TcpListener,
+    pub(super) address: SocketAddr,
+    /// Fills the backlog of one that doesn't accept.
+    _filler: Option<TcpStream>,
+}
+
+impl Application {
+    pub(super) fn new() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self { address: listener.local_addr().unwrap(), listener, _filler: None }
+    }
+
+    /// One whose backlog is full: connecting to it neither succeeds nor fails.
+    pub(super) fn stuck() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr().unwrap();
+        Self { listener, address, _filler: Some(TcpStream::connect(address).unwrap()) }
+    }
+
+    pub(super) fn accept(&self) -> Option<TcpStream> {
+        let (socket, _) = self.listener.accept().ok()?;
+        socket.set_nonblocking(true).unwrap();
+        Some(socket)
+    }
+}
+
+/// What a socket says without waiting.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Nothing,
+    Bytes(Vec<u8>),
+    Reset,
+    End,
+}
+
+pub(super) fn hear(mut socket: &TcpStream) -> Heard {
+    let mut bytes = [0; 1024];
+    match socket.read(&mut bytes) {
+        Ok(0) => Heard::End,
+        Ok(n) => Heard::Bytes(bytes[..n].to_vec()),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Heard::Nothing,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            Heard::Reset
+        }
+    }
+}
+
+/// The other end of a tunnel.
+pub(super) struct Peer {
+    socket: TcpStream,
+    connection: Connection,
+    inbox: Inbox,
+    outbox: Outbox,
+    events: Vec<Event>,
+    /// The tunnel is over.
+    pub(super) ended: bool,
+}
+
+impl Peer {
+    pub(super) fn connect(&mut self, to: SocketAddr) -> StreamId {
+        let stream = self.connection.connect(&ConnectRequest::connect(to.to_string(), Vec::new())).unwrap();
+        self.exchange();
+        stream
+    }
+
+    pub(super) fn send(&mut self, stream: StreamId, bytes: &[u8]) {
+        self.exchange();
+        assert_eq!(self.connection.send(stream, bytes, &mut self.outbox).unwrap(), bytes.len());
+        self.exchange();
+    }
+
+    /// Writes and reads what there is, and returns what has happened to the streams.
+    pub(super) fn exchange(&mut self) -> Vec<Event> {
+        while !self.connection.unsent().is_empty() {
+            let n = self.socket.write(self.connection.unsent()).unwrap();
+            self.connection.advance(n);
+        }
+        self.connection.flush(&mut self.outbox).unwrap();
+        let n = if self.outbox.is_empty() { 0 } else { self.socket.write(self.outbox.sealed()).unwrap_or(0) };
+        self.connection.written(&mut self.outbox, n);
+        match self.socket.read(self.inbox.space(&self.connection)) {
+            Ok(0) => self.ended = true,
+            Ok(n) => {
+                let read = self.connection.receive(Time(0), &mut self.inbox, n, &mut self.events);
+                self.ended |= read.is_err() || self.connection.is_done();
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => self.ended = true,
+        }
+        std::mem::take(&mut self.events)
+    }
+}
+
+/// Two ends of a TCP connection, neither of which blocks.
+fn sockets() -> (mio::net::TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    for socket in [&ours, &theirs] {
+        socket.set_nonblocking(true).unwrap();
+        socket.set_nodelay(true).unwrap();
+    }
+    (mio::net::TcpStream::from_std(ours), theirs)
+}
+
+/// The manager of certificates runs on a thread of its own.
+fn certificates() -> Certificates {
+    let (certificates, manager) = identity::start(identity::testing::fake_authority());
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(manager);
+    });
+    certificates
+}
+
+fn credentials(certificates: &Certificates, identity: &str) -> Arc<Credentials> {
+    let identity = identity.parse().unwrap();
+    let (send, come) = mpsc::channel();
+    certificates.request(&identity, Box::new(move || send.send(()).unwrap()));
+    come.recv_timeout(PATIENCE).unwrap();
+    match certificates.lookup(&identity) {
+        Lookup::Ready(credentials) => credentials,
+        other => panic!("{other:?}", other = other.is_pending()),
+    }
+}
