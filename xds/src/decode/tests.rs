@@ -6,6 +6,8 @@ use crate::proto::workload::{self as message, address::Type};
 use crate::resource::{Action, Scope, TunnelProtocol};
 use crate::store::{AppliedPolicy, Edit, Snapshot, Store};
 
+mod recordings;
+
 /// A message with one field that is changed.
 fn with<M: Default>(change: impl FnOnce(&mut M)) -> M {
     let mut message = M::default();
