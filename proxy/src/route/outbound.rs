@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use xds::resource::{GatewayAddress, GatewayDestination, LoadBalancerMode, TunnelProtocol};
+use xds::store::Tombstone;
 use xds::{Identity, Service, Snapshot, Workload, upstream};
 
 use super::{Authority, Destination, LocalProxy};
@@ -60,6 +61,9 @@ pub enum RouteError {
         /// Its gateway.
         gateway: String,
     },
+    /// What is at the address could not be read, so how it must be reached is not known.
+    #[error("the control plane sent a resource for this address that cannot be used: {}: {}", .0.name, .0.reason)]
+    Refused(Arc<Tombstone>),
     /// The workload is known only by a hostname, which this proxy cannot resolve yet.
     #[error("unsupported feature: address of workload {workload} by hostname {hostname}")]
     Hostname {
@@ -114,7 +118,10 @@ pub fn outbound(
         (_, _, Some(workload)) => refuse_waypoint(&workload.uid),
         (Some(service), _, _) if is_passthrough(service) => direct(requested, Destination::default()),
         (Some(_), None, _) => Route::Refused(RouteError::NoHealthyUpstream(requested)),
-        (None, None, _) => direct(requested, Destination::default()),
+        (None, None, _) => match snapshot.refused_address(proxy.network, ip) {
+            Some(tombstone) => Route::Refused(RouteError::Refused(tombstone.clone())),
+            None => direct(requested, Destination::default()),
+        },
         (_, Some(upstream), _) if upstream.workload.network != source.network => {
             upstream.refuse_other_network()
         }

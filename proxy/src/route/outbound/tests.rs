@@ -1,4 +1,5 @@
-use xds::{Store, local};
+use xds::resource::NetworkCidr;
+use xds::{NetworkAddress, Store, local};
 
 use super::*;
 
@@ -45,10 +46,23 @@ workloads:
 - {uid: nowhere, namespace: shop, services: {shop/empty: {}}}
 ";
 
+fn tombstone(name: &str, addresses: &[&str], ranges: &[&str]) -> Tombstone {
+    Tombstone {
+        name: name.into(),
+        reason: "unknown tunnel protocol 7".into(),
+        addresses: addresses.iter().map(|ip| NetworkAddress::new("", ip.parse().unwrap())).collect(),
+        ranges: ranges.iter().map(|range| NetworkCidr::new("", range.parse().unwrap())).collect(),
+    }
+}
+
 fn decide(source: &str, requested: &str) -> String {
     let config = local::load(MESH).unwrap();
     let store = Store::new();
-    store.update(|edit| config.apply(edit));
+    store.update(|edit| {
+        config.apply(edit);
+        // As the decoder leaves them.
+        edit.refuse_address(tombstone("newer", &["10.2.0.1", "10.0.0.1", "10.1.0.1"], &["10.3.0.0/16"]));
+    });
     let snapshot = store.load();
     let source = snapshot.workload_by_uid(source).unwrap();
     let proxy = LocalProxy { network: "", hbone_port: 15008, reserved_ports: &LocalProxy::CAPTURE_PORTS };
@@ -104,6 +118,24 @@ fn decision_table() {
         ("no endpoint", "client", "10.1.0.6:80", "refused: no healthy upstream: 10.1.0.6:80"),
         ("port not of the service", "client", "10.1.0.1:81", "refused: no healthy upstream: 10.1.0.1:81"),
         ("nothing known", "client", "192.0.2.1:443", "direct 192.0.2.1:443 (- of -)"),
+        (
+            "a refused resource",
+            "client",
+            "10.2.0.1:80",
+            "refused: the control plane sent a resource for this address that cannot be used: newer: unknown tunnel protocol 7",
+        ),
+        (
+            "a refused resource, mapped",
+            "client",
+            "[::ffff:10.2.0.1]:80",
+            "refused: the control plane sent a resource for this address that cannot be used: newer: unknown tunnel protocol 7",
+        ),
+        (
+            "the range of a refused resource",
+            "client",
+            "10.3.4.5:80",
+            "refused: the control plane sent a resource for this address that cannot be used: newer: unknown tunnel protocol 7",
+        ),
         ("not visible is not known", "client", "10.1.0.12:80", "direct 10.1.0.12:80 (- of -)"),
         // Other networks.
         (
