@@ -11,8 +11,10 @@
 //!                        │◄──────target────── Greeting ──────10 s──────┐
 //!                        ▼                                            │
 //!                  AwaitWorkload ──────────────5 s────────────────────┤
-//!               direct │      │ tunnel                                │
-//!                      ▼      ▼                                       │
+//!                    │ │      │ demanded                              │
+//!                    │ │      └──► AwaitAnswer ────5 s────────────────┤
+//!                    │ │             │ answered, then as without      │
+//!             direct ▼ ▼ tunnel ◄────┘                                │
 //!              Connecting    AwaitTunnel ◄──not processed, 3 tries──┐ │
 //!               │   │10 s     │   │ 30 s, no tunnel                 │ │
 //!               │   │    sent │   │                                 │ │
@@ -39,6 +41,8 @@ pub enum User {
     Greeting,
     /// The resource of the local workload isn't known yet.
     AwaitWorkload,
+    /// The control plane hasn't said yet what is at the destination: only where resources come on demand.
+    AwaitAnswer,
     /// A plain TCP connection is under way.
     Connecting,
     /// No tunnel has room yet; one may be dialled for us.
@@ -58,6 +62,8 @@ pub enum User {
 pub enum UserEvent {
     /// The SOCKS5 client has named its target.
     Target,
+    /// The control plane was asked for the destination.
+    Demanded,
     /// It goes out in plain TCP.
     Direct,
     /// It goes through a tunnel.
@@ -93,7 +99,7 @@ impl User {
     pub fn limit(self) -> u64 {
         match self {
             Self::Greeting | Self::Connecting => 10_000,
-            Self::AwaitWorkload => 5_000,
+            Self::AwaitWorkload | Self::AwaitAnswer => 5_000,
             // Certificate, connect and handshake of a tunnel together.
             Self::AwaitTunnel { .. } => 30_000,
             // The peer's own connect takes up to 10 s; then its answer must travel.
@@ -107,8 +113,9 @@ impl User {
         use UserNext::{Fail, Go, Open};
         Some(match (self, event) {
             (Self::Greeting, E::Target) => Go(Self::AwaitWorkload),
-            (Self::AwaitWorkload, E::Direct) => Go(Self::Connecting),
-            (Self::AwaitWorkload, E::Tunnel) => Go(Self::AwaitTunnel { tries: 0 }),
+            (Self::AwaitWorkload, E::Demanded) => Go(Self::AwaitAnswer),
+            (Self::AwaitWorkload | Self::AwaitAnswer, E::Direct) => Go(Self::Connecting),
+            (Self::AwaitWorkload | Self::AwaitAnswer, E::Tunnel) => Go(Self::AwaitTunnel { tries: 0 }),
             (Self::Connecting, E::Connected) => Open,
             (Self::AwaitTunnel { tries }, E::Requested) => Go(Self::AwaitReply { tries }),
             (Self::AwaitReply { .. }, E::Reply { status: 200 }) => Open,
@@ -126,6 +133,7 @@ impl User {
         match self {
             Self::Greeting => Awaited::Greeting,
             Self::AwaitWorkload => Awaited::Workload,
+            Self::AwaitAnswer => Awaited::Answer,
             Self::Connecting => Awaited::Connect,
             Self::AwaitTunnel { .. } => Awaited::Tunnel,
             Self::AwaitReply { .. } => Awaited::Reply,
@@ -216,6 +224,8 @@ pub enum Awaited {
     Greeting,
     /// The resource of the local workload.
     Workload,
+    /// What the control plane has at the destination.
+    Answer,
     /// A plain TCP connection.
     Connect,
     /// Room on a tunnel.
@@ -235,6 +245,7 @@ impl fmt::Display for Awaited {
         f.write_str(match self {
             Self::Greeting => "the SOCKS5 client named no target",
             Self::Workload => "the local workload is unknown",
+            Self::Answer => "the control plane did not answer for the destination",
             Self::Connect => "connect",
             Self::Tunnel => "no tunnel to the peer had room",
             Self::Reply => "the peer did not answer CONNECT",
@@ -251,9 +262,10 @@ impl fmt::Display for Awaited {
 mod tests {
     use super::*;
 
-    const USER: [User; 5] = [
+    const USER: [User; 6] = [
         User::Greeting,
         User::AwaitWorkload,
+        User::AwaitAnswer,
         User::Connecting,
         User::AwaitTunnel { tries: 2 },
         User::AwaitReply { tries: 2 },
@@ -263,6 +275,7 @@ mod tests {
         use UserEvent as E;
         vec![
             E::Target,
+            E::Demanded,
             E::Direct,
             E::Tunnel,
             E::Connected,
@@ -290,15 +303,16 @@ mod tests {
             .iter()
             .map(|state| user_events().iter().map(|event| cell(state.on(event).as_ref())).collect())
             .collect();
-        // Columns: Target Direct Tunnel Connected Requested Reply200 Reply503 NotProcessed Timeout
+        // Columns: Target Demanded Direct Tunnel Connected Requested Reply200 Reply503 NotProcessed Timeout
         assert_eq!(
             matrix,
             [
-                ">.......x", // Greeting
-                ".>>.....x", // AwaitWorkload
-                "...O....x", // Connecting
-                "....>...x", // AwaitTunnel
-                ".....Oxxx", // AwaitReply, third try
+                ">........x", // Greeting
+                ".>>>.....x", // AwaitWorkload
+                "..>>.....x", // AwaitAnswer
+                "....O....x", // Connecting
+                ".....>...x", // AwaitTunnel
+                "......Oxxx", // AwaitReply, third try
             ]
         );
     }
@@ -351,6 +365,11 @@ mod tests {
         assert_eq!(
             play(User::AwaitWorkload, &[(5_000, E::Tunnel)]),
             (5_000, UserNext::Fail(FlowError::Timeout(Awaited::Workload)))
+        );
+        assert_eq!(
+            play(User::AwaitWorkload, &[(4_999, E::Demanded), (5_000, E::Direct)]),
+            (4_999 + 5_000, UserNext::Fail(FlowError::Timeout(Awaited::Answer))),
+            "an answer that doesn't come opens nothing"
         );
         assert_eq!(
             play(User::Greeting, &[(1, E::Target), (1, E::Direct)]),

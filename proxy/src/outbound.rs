@@ -65,6 +65,19 @@ pub fn plan(shared: &Shared, workload: &Workload, source: SocketAddr, destinatio
     }
 }
 
+/// With resources on demand: the name to ask the control plane for before a connection to `destination` can be planned.
+/// None if something is known there, or is known not to be.
+pub fn unanswered(shared: &Shared, workload: &Workload, destination: SocketAddr) -> Option<String> {
+    shared.demand.as_ref()?;
+    let (network, ip) = (shared.workload.network.as_str(), destination.ip().to_canonical());
+    let snapshot = shared.store.load();
+    let known = snapshot.workload_by_address(network, ip).is_some()
+        || snapshot.service_by_vip(network, ip, &workload.namespace).is_some()
+        || snapshot.refused_address(network, ip).is_some();
+    let name = || format!("{network}/{ip}");
+    (!known).then(name).filter(|name| !snapshot.is_answered(name))
+}
+
 /// Whether the address is this pod's: loopback, or the workload's own.
 fn is_own_address(workload: &Workload, ip: IpAddr) -> bool {
     ip.is_loopback() || workload.addresses.contains(&ip)

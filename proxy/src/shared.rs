@@ -22,6 +22,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Workloads, services, policies.
     pub store: Store,
+    /// How a resource is asked for, where they come on demand (`XDS_ON_DEMAND`).
+    pub demand: Option<Demand>,
     /// Our certificates.
     pub certificates: Certificates,
     /// Metrics and access log.
@@ -51,6 +53,9 @@ pub struct Shared {
     /// The workers' mailboxes, once they run.
     pub workers: OnceLock<Vec<Handle>>,
 }
+
+/// Asks the control plane for a resource by its name; the answer comes into the store. Never blocks.
+pub type Demand = Box<dyn Fn(&str) + Send + Sync>;
 
 /// How tunnels are pooled.
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,8 @@
 //! A turn: wait once; note what the kernel says; do each job that this queued. A tunnel's job ends with one write.
 
 mod accept;
+#[cfg(test)]
+mod bench;
 mod connecting;
 mod core;
 mod dial;

@@ -51,6 +51,7 @@ impl Host {
         let shared = Arc::new(Shared {
             clock,
             store,
+            demand: None,
             certificates: certificates(config.root),
             telemetry: Telemetry::new("test", move || clock.now()),
             registry: drain::Registry::new(1),

@@ -80,6 +80,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             clock,
             store,
+            demand: None,
             certificates,
             telemetry,
             registry: drain::Registry::new(workers.threads),

@@ -2,24 +2,25 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use hbone::{ConnectRequest, Connection, Event, Handshake, Inbox, Outbox, SessionConfig, StreamId, Time};
 use mio::Events;
 use xds::Store;
 
+use super::placing::{Fresh, Onward};
+use super::user::{Origin, Stage};
+use super::{Handle, Listening, Mailbox, Message, Worker};
 use crate::clock::Clock;
-use crate::config::{InboundConfig, SocketConfig, WorkloadConfig};
+use crate::config::{InboundConfig, LogFormat, SocketConfig, WorkloadConfig};
 use crate::identity::{self, Certificates, Credentials, Lookup};
 use crate::inbound;
 use crate::plan::Plan;
 use crate::pool::{Directory, Loads};
 use crate::shared::{Http2, PoolLimits, Shared};
+use crate::telemetry::log::testing::logged;
 use crate::telemetry::{Observation, Telemetry};
-use crate::worker::placing::{Fresh, Onward};
-use crate::worker::user::Origin;
-use crate::worker::{Handle, Listening, Mailbox, Message, Worker};
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,11 +31,17 @@ pub(super) const LOCAL: &str = "{uid: local, name: local, namespace: shop, servi
 pub(super) const LOCAL_IDENTITY: &str = "spiffe://cluster.local/ns/shop/sa/local";
 const PEER: &str = "spiffe://cluster.local/ns/shop/sa/peer";
 
+pub(super) fn mesh(workload: &str) -> String {
+    format!("workloads: [{workload}]")
+}
+
 /// Workers of one proxy.
 pub(super) struct Bench {
     pub(super) shared: Arc<Shared>,
     pub(super) workers: Vec<Worker>,
     pub(super) handles: Vec<Handle>,
+    /// What the control plane was asked for.
+    pub(super) asked: Arc<Mutex<Vec<String>>>,
     peer: Arc<Credentials>,
 }
 
@@ -47,9 +54,12 @@ impl Bench {
         // The workers' own has come by the time that they ask.
         credentials(&certificates, LOCAL_IDENTITY);
         let peer = credentials(&certificates, PEER);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let asks = asked.clone();
         let shared = Arc::new(Shared {
             clock,
             store,
+            demand: Some(Box::new(move |name: &str| asks.lock().unwrap().push(name.to_owned()))),
             certificates,
             telemetry: Telemetry::new("test", move || clock.now()),
             registry: drain::Registry::new(workers),
@@ -77,7 +87,7 @@ impl Bench {
             own_ports: Vec::new(),
             workers: OnceLock::new(),
         });
-        let bench = Self { shared: shared.clone(), workers: Vec::new(), handles: Vec::new(), peer };
+        let bench = Self { shared: shared.clone(), workers: Vec::new(), handles: Vec::new(), asked, peer };
         bench.apply(mesh);
         let mailboxes: Vec<_> = (0..workers).map(|_| Mailbox::new().unwrap()).collect();
         let (handles, mailboxes): (Vec<_>, Vec<_>) = mailboxes.into_iter().unzip();
@@ -130,7 +140,7 @@ impl Bench {
     pub(super) fn settle(&mut self) {
         self.turn();
         self.until("the round ends", |bench| {
-            bench.workers.iter().all(|worker| worker.recheck.left.is_empty()).then_some(())
+            bench.workers.iter().all(|worker| worker.recheck.is_over()).then_some(())
         });
         self.turn();
     }
@@ -197,8 +207,17 @@ impl Bench {
         (Fresh::Plain { stream, onward: Onward { to, from }, observation }, theirs)
     }
 
+    /// A connection of the local workload, or to it, that the first worker has just accepted; the client's end.
+    pub(super) fn user(&mut self, listener: Listening, destination: SocketAddr) -> (usize, TcpStream) {
+        let (stream, theirs) = sockets();
+        let origin = self.origin(theirs.local_addr().unwrap(), listener);
+        let key = self.workers[0].insert_user(stream, Stage::AwaitWorkload { destination, origin }).unwrap();
+        self.workers[0].drive_user(key);
+        (key, theirs)
+    }
+
     fn origin(&self, source: SocketAddr, listener: Listening) -> Origin {
-        let facts = crate::worker::accept::socket_facts(listener, source, 0);
+        let facts = super::accept::socket_facts(listener, source, 0);
         let tracked = self.shared.registry.track(0, drain::Kind::Setup, facts, 0);
         Origin { source, listener, tracked }
     }
@@ -317,6 +336,12 @@ impl Peer {
         }
         std::mem::take(&mut self.events)
     }
+}
+
+/// The log of a test. Each that uses a [`Bench`] has one: the place of a log call that a thread without one comes to
+/// first may stay silent for the others.
+pub(super) fn played(scene: impl FnOnce()) -> Vec<String> {
+    logged("info", LogFormat::Plain, scene)
 }
 
 /// Two ends of a TCP connection, neither of which blocks.

@@ -18,7 +18,7 @@ use crate::socks5;
 use crate::telemetry::{ConnectionFacts, Failure, Observation, ResponseFlags};
 use crate::{inbound, socket};
 
-/// How often a missing workload is looked for, ms.
+/// How often what is missing of the mesh is looked for, ms.
 const LOOK_AGAIN: u64 = 100;
 
 /// A SOCKS5 client says at most this much before its connection is open (RFC 1928: 257 + 262 bytes).
@@ -30,7 +30,7 @@ impl Worker {
         user.queued = false;
         match &mut user.stage {
             Stage::Greeting { .. } => self.greet(key),
-            Stage::AwaitWorkload { .. } => self.route(key),
+            Stage::AwaitWorkload { .. } | Stage::AwaitAnswer { .. } => self.route(key),
             Stage::Connecting { onward, .. } => {
                 if onward.writable || onward.has_failed() {
                     self.onward_ready(key);
@@ -88,9 +88,10 @@ impl Worker {
 
     pub(super) fn arm_user(&mut self, key: usize) {
         let Some(user) = self.users.get_mut(key) else { return };
-        let at = match user.stage {
-            Stage::AwaitWorkload { .. } => user.deadline.min(self.core.now + LOOK_AGAIN),
-            _ => user.deadline,
+        let at = if user.stage.awaits_mesh() {
+            user.deadline.min(self.core.now + LOOK_AGAIN)
+        } else {
+            user.deadline
         };
         self.core.timers.set(Job::User(key), &mut user.armed, Some(at));
     }
@@ -164,12 +165,21 @@ impl Worker {
         self.route(key);
     }
 
-    /// Decides where the connection goes, once the local workload is known.
+    /// Decides where the connection goes, once the local workload is known, and what is at the destination.
     fn route(&mut self, key: usize) {
         let Some(user) = self.users.get(key) else { return };
-        let Stage::AwaitWorkload { destination, origin } = &user.stage else { return };
+        let (Stage::AwaitWorkload { destination, origin } | Stage::AwaitAnswer { destination, origin }) =
+            &user.stage
+        else {
+            return;
+        };
         let (destination, source, listener) = (*destination, origin.source, origin.listener);
         let Some(workload) = self.core.shared.local_workload() else { return };
+        if listener != Listening::Passthrough
+            && let Some(name) = outbound::unanswered(&self.core.shared, &workload, destination)
+        {
+            return self.demand(key, &name);
+        }
         let plan = match listener {
             Listening::Passthrough => inbound::plan_plain(&self.core.shared, &workload, source, destination),
             _ => outbound::plan(&self.core.shared, &workload, source, destination),
@@ -194,6 +204,20 @@ impl Worker {
         }
     }
 
+    /// Asks the control plane, once; the answer is found in the store.
+    fn demand(&mut self, key: usize, name: &str) {
+        let Some(user) = self.users.get_mut(key) else { return };
+        let Some(UserNext::Go(flow)) = user.stage.flow().on(&UserEvent::Demanded) else { return };
+        if let Stage::AwaitWorkload { destination, origin } = std::mem::replace(&mut user.stage, Stage::Gone)
+        {
+            user.stage = Stage::AwaitAnswer { destination, origin };
+            user.deadline = self.core.now + flow.limit();
+        }
+        if let Some(demand) = &self.core.shared.demand {
+            demand(name);
+        }
+    }
+
     fn refuse_planned(&mut self, key: usize, facts: ConnectionFacts, failure: &Failure) {
         if let Some(observation) = self.observe(key, facts, Kind::Plain) {
             observation.close(self.core.now, Err(failure));
@@ -208,7 +232,7 @@ impl Worker {
     fn observe(&mut self, key: usize, facts: ConnectionFacts, kind: Kind) -> Option<Observation> {
         let user = self.users.get_mut(key)?;
         match std::mem::replace(&mut user.stage, Stage::Gone) {
-            Stage::AwaitWorkload { origin, .. } => {
+            Stage::AwaitWorkload { origin, .. } | Stage::AwaitAnswer { origin, .. } => {
                 origin.tracked.set_kind(kind);
                 origin.tracked.set_facts(facts);
                 Some(Observation::open(&self.core.shared.telemetry, origin.tracked))
@@ -339,7 +363,7 @@ impl Worker {
 pub(super) fn stage_failed(stage: Stage, core: &mut Core, failure: &Failure) {
     match stage {
         Stage::Greeting { origin, .. } => refuse_early(&origin, None, &failure.reason),
-        Stage::AwaitWorkload { destination, origin } => {
+        Stage::AwaitWorkload { destination, origin } | Stage::AwaitAnswer { destination, origin } => {
             refuse_early(&origin, Some(destination), &failure.reason);
         }
         Stage::Connecting { onward, observation } => {
@@ -374,3 +398,6 @@ fn request_rest(buffer: &[u8]) -> usize {
     };
     whole - buffer.len().min(whole - 1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,11 +64,18 @@ impl Recheck {
         };
         Self { basis, left: Vec::new(), again: false, queued: false }
     }
+
+    /// Nothing is left to be judged.
+    #[cfg(test)]
+    pub(super) fn is_over(&self) -> bool {
+        self.left.is_empty() && !self.again
+    }
 }
 
 impl Worker {
     /// The mesh has changed.
     pub(super) fn recheck(&mut self) {
+        self.look_again();
         let shared = self.core.shared.clone();
         let snapshot = shared.store.load();
         let policies = snapshot.policy_generation();
@@ -97,6 +104,15 @@ impl Worker {
             self.begin_round();
         } else {
             self.recheck.again = true;
+        }
+    }
+
+    /// What users wait for may be known now.
+    fn look_again(&mut self) {
+        for (key, user) in &mut self.users {
+            if user.stage.awaits_mesh() {
+                self.core.enqueue(Job::User(key), &mut user.queued);
+            }
         }
     }
 

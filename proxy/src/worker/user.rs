@@ -33,6 +33,10 @@ pub(super) enum Stage {
         destination: SocketAddr,
         origin: Origin,
     },
+    AwaitAnswer {
+        destination: SocketAddr,
+        origin: Origin,
+    },
     Connecting {
         onward: Leg,
         observation: Observation,
@@ -67,10 +71,16 @@ pub enum Listening {
 }
 
 impl Stage {
+    /// It goes on when something is known of the mesh.
+    pub(super) fn awaits_mesh(&self) -> bool {
+        matches!(self, Self::AwaitWorkload { .. } | Self::AwaitAnswer { .. })
+    }
+
     pub(super) fn flow(&self) -> flow::User {
         match self {
             Self::Greeting { .. } => flow::User::Greeting,
             Self::AwaitWorkload { .. } | Self::Gone => flow::User::AwaitWorkload,
+            Self::AwaitAnswer { .. } => flow::User::AwaitAnswer,
             Self::Connecting { .. } => flow::User::Connecting,
             Self::AwaitTunnel { requested, .. } => flow::User::AwaitTunnel { tries: requested.tries },
         }

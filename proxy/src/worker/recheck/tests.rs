@@ -1,22 +1,8 @@
-mod bench;
-
 use hbone::{ErrorCode, Event, StreamId};
 
 use super::*;
-use crate::config::LogFormat;
-use crate::telemetry::log::testing::logged;
 use crate::worker::Message;
-use bench::{Application, Bench, Heard, LOCAL, Peer, hear};
-
-fn mesh(workload: &str) -> String {
-    format!("workloads: [{workload}]")
-}
-
-/// The log of a test. Each of them has one: the place of a log call that a thread without one comes to first may stay
-/// silent for the others.
-fn played(scene: impl FnOnce()) -> Vec<String> {
-    logged("info", LogFormat::Plain, scene)
-}
+use crate::worker::bench::{Application, Bench, Heard, LOCAL, Peer, hear, mesh, played};
 
 /// A policy that denies a port.
 fn deny(port: u16) -> String {
