@@ -5,11 +5,13 @@
 //! - [`node`]: one proxy process: start, wait until ready, ask for metrics, stop;
 //! - [`mesh`]: what the proxies know of the cluster, as Istio's local configuration file;
 //! - [`traffic`]: the applications, in every pattern that matters to a proxy;
+//! - [`control_plane`]: an istiod that does as it is told, also wrong;
 //! - [`stage`]: two nodes and a server, on loopback addresses or in network namespaces;
 //! - [`show`], [`display`], [`report`]: the timed run, what the reader sees of it, and the verdict.
 
 pub mod addresses;
 pub mod arguments;
+pub mod control_plane;
 pub mod display;
 pub mod mesh;
 pub mod netns;
