@@ -74,6 +74,25 @@ impl Proxy {
     }
 }
 
+/// Who tells a node about the cluster, and who signs its certificates.
+#[derive(Debug, Clone)]
+pub enum Control {
+    /// A file, and the node itself (`FAKE_CA`).
+    File {
+        /// The cluster: YAML, see [`Mesh`](crate::mesh::Mesh).
+        mesh: String,
+    },
+    /// A control plane, such as [a replica](crate::control_plane::Replica).
+    ControlPlane {
+        /// Its URL, for mesh state and certificates.
+        address: String,
+        /// The file with the roots that its certificate has to chain to.
+        root: PathBuf,
+        /// The file with the token that the node shows.
+        token: PathBuf,
+    },
+}
+
 /// What a node is started with.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -81,8 +100,8 @@ pub struct NodeConfig {
     pub name: String,
     /// The workload that the node serves: `namespace/name/service account`.
     pub workload: String,
-    /// The cluster: YAML, see [`Mesh`](crate::mesh::Mesh).
-    pub mesh: String,
+    /// Where it learns of the cluster and gets its certificates.
+    pub control: Control,
     /// The network namespace.
     pub place: Place,
     /// The address of all its listeners; `None` is all addresses of the namespace.
@@ -93,7 +112,7 @@ pub struct NodeConfig {
     pub move_interval: Option<Duration>,
     /// More environment variables; they win over those that follow from the rest.
     pub environment: Vec<(String, String)>,
-    /// Where its log and the mesh file go.
+    /// Where its log goes, and the mesh file if there is one.
     pub directory: PathBuf,
 }
 
@@ -218,13 +237,15 @@ impl Node {
     pub fn start(proxy: &Proxy, config: &NodeConfig) -> Result<Self, NodeError> {
         let name = config.name.clone();
         config.place.run(|| check_ports(config))??;
-        let mesh = config.directory.join(format!("{name}.yaml"));
         let log = config.directory.join(format!("{name}.log"));
         let file_error = |path: &Path| {
             let (node, path) = (name.clone(), path.to_owned());
             move |source| NodeError::File { node, path, source }
         };
-        fs::write(&mesh, &config.mesh).map_err(file_error(&mesh))?;
+        if let Control::File { mesh } = &config.control {
+            let path = mesh_file(config);
+            fs::write(&path, mesh).map_err(file_error(&path))?;
+        }
         let output = File::create(&log).map_err(file_error(&log))?;
         let errors = output.try_clone().map_err(file_error(&log))?;
 
@@ -232,7 +253,7 @@ impl Node {
         command
             .args(&proxy.arguments)
             .env_clear()
-            .envs(environment(config, &mesh))
+            .envs(environment(config))
             .stdin(Stdio::piped())
             .stdout(output)
             .stderr(errors);
@@ -402,7 +423,11 @@ fn check_ports(config: &NodeConfig) -> Result<(), NodeError> {
     Ok(())
 }
 
-fn environment(config: &NodeConfig, mesh: &Path) -> Vec<(String, String)> {
+fn mesh_file(config: &NodeConfig) -> PathBuf {
+    config.directory.join(format!("{}.yaml", config.name))
+}
+
+fn environment(config: &NodeConfig) -> Vec<(String, String)> {
     let inherited = ["PATH", "RUST_LOG"];
     let mut variables: Vec<(String, String)> =
         inherited.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect();
@@ -410,9 +435,20 @@ fn environment(config: &NodeConfig, mesh: &Path) -> Vec<(String, String)> {
     set("PROXY_MODE", "dedicated");
     set("PROXY_WORKLOAD_INFO", &config.workload);
     set("NODE_NAME", &config.name);
-    set("LOCAL_XDS_PATH", &mesh.to_string_lossy());
-    set("XDS_ADDRESS", "");
-    set("FAKE_CA", "true");
+    match &config.control {
+        Control::File { .. } => {
+            set("LOCAL_XDS_PATH", &mesh_file(config).to_string_lossy());
+            set("XDS_ADDRESS", "");
+            set("FAKE_CA", "true");
+        }
+        Control::ControlPlane { address, root, token } => {
+            set("XDS_ADDRESS", address);
+            set("CA_ADDRESS", address);
+            set("XDS_ROOT_CA", &root.to_string_lossy());
+            set("CA_ROOT_CA", &root.to_string_lossy());
+            set("AUTH_TOKEN", &token.to_string_lossy());
+        }
+    }
     set("ISTIO_META_DNS_CAPTURE", "false");
     set("UNSTABLE_ENABLE_SOCKS5", "true");
     set("ENABLE_ORIG_SRC", "false");
@@ -431,13 +467,15 @@ fn environment(config: &NodeConfig, mesh: &Path) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn config(directory: &Path, bind: IpAddr) -> NodeConfig {
         NodeConfig {
             name: "node-test".to_owned(),
             workload: "demo/test/test".to_owned(),
-            mesh: "workloads: []\n".to_owned(),
+            control: Control::File { mesh: "workloads: []\n".to_owned() },
             place: Place::Here,
             bind: Some(bind),
             workers: 2,
@@ -462,6 +500,27 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("node-test ended by itself (exit status: 3)"), "{text}");
         assert!(text.contains("I am demo/test/test, moving every 50ms"), "{text}");
+    }
+
+    #[test]
+    fn a_node_is_told_where_its_control_plane_is() {
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let mut config = config(Path::new("/logs"), ip);
+        let set = |config: &NodeConfig| environment(config).into_iter().collect::<BTreeMap<_, _>>();
+        let file = set(&config);
+        assert_eq!((&*file["LOCAL_XDS_PATH"], &*file["FAKE_CA"]), ("/logs/node-test.yaml", "true"));
+        assert_eq!((&*file["XDS_ADDRESS"], file.get("CA_ADDRESS")), ("", None));
+
+        config.control = Control::ControlPlane {
+            address: "https://127.0.0.1:15012".to_owned(),
+            root: "/r".into(),
+            token: "/t".into(),
+        };
+        let remote = set(&config);
+        assert_eq!((&*remote["XDS_ADDRESS"], &*remote["XDS_ROOT_CA"]), ("https://127.0.0.1:15012", "/r"));
+        assert_eq!((&*remote["CA_ADDRESS"], &*remote["CA_ROOT_CA"]), ("https://127.0.0.1:15012", "/r"));
+        assert_eq!(&*remote["AUTH_TOKEN"], "/t");
+        assert_eq!((remote.get("LOCAL_XDS_PATH"), remote.get("FAKE_CA")), (None, None));
     }
 
     #[test]

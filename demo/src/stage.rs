@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::addresses::{LoopbackAddresses, NoAddresses};
 use crate::mesh::{Mesh, Service, Workload};
 use crate::netns::{Namespaces, NetnsError, PACKET_MARK};
-use crate::node::{Node, NodeConfig, NodeError, PORTS, Proxy};
+use crate::node::{Control, Node, NodeConfig, NodeError, PORTS, Proxy};
 use crate::place::Place;
 use crate::traffic::{ApplicationError, Clients, Dial, Plan, Server};
 
@@ -136,7 +136,7 @@ impl Stage {
         let config = |workload: &Workload, spot: &Spot| NodeConfig {
             name: workload.node.clone(),
             workload: workload.proxy_workload_info(),
-            mesh: mesh.to_string(),
+            control: Control::File { mesh: mesh.to_string() },
             place: spot.place.clone(),
             bind: matches!(site.kind, Kind::Loopback(_)).then_some(spot.address),
             workers: settings.workers,

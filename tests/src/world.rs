@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use demo::addresses::LoopbackAddresses;
 use demo::mesh::{Mesh, Service, Workload};
-use demo::node::{Node, NodeConfig, PORTS, Proxy};
+use demo::node::{Control, Node, NodeConfig, PORTS, Proxy};
 use demo::place::Place;
 use demo::traffic::Server;
 use rustls::ClientConfig;
@@ -163,7 +163,7 @@ impl World {
         NodeConfig {
             name: workload.node.clone(),
             workload: workload.proxy_workload_info(),
-            mesh: self.mesh.to_string(),
+            control: Control::File { mesh: self.mesh.to_string() },
             place: Place::Here,
             bind: Some(address),
             workers,

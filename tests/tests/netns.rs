@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use demo::mesh::{Mesh, Workload};
 use demo::netns::PACKET_MARK;
-use demo::node::{Node, NodeConfig, Proxy};
+use demo::node::{Control, Node, NodeConfig, Proxy};
 use demo::place::Place;
 use demo::traffic::conversation::{ConversationError, Head, Pattern, Receiver, Sender};
 use demo::traffic::pattern::{Cursor, Direction};
@@ -144,7 +144,7 @@ impl Scene {
             let config = NodeConfig {
                 name: workload.node.clone(),
                 workload: workload.proxy_workload_info(),
-                mesh: mesh.to_string(),
+                control: Control::File { mesh: mesh.to_string() },
                 place: pods.place(pod),
                 bind: None,
                 workers: 2,
