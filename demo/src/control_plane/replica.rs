@@ -23,7 +23,8 @@ use xds::proto::discovery::aggregated_discovery_service_server::AggregatedDiscov
 
 use super::certificates::Certificates;
 use super::discovery::Discovery;
-use super::{Authority, Cluster, Statistics};
+use super::{Authority, AuthorityError, Cluster, Statistics};
+use crate::node::Control;
 
 mod wire;
 
@@ -110,6 +111,16 @@ impl Replica {
     /// As `XDS_ADDRESS` and `CA_ADDRESS` want it.
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
+    }
+
+    /// What a node needs to use this replica as `identity`, with a fresh token.
+    ///
+    /// # Errors
+    /// The token cannot be written.
+    pub fn control(&self, identity: &Identity) -> Result<Control, AuthorityError> {
+        let authority = &self.shared.authority;
+        let token = authority.token(identity)?;
+        Ok(Control::ControlPlane { address: self.url(), root: authority.root_file(), token })
     }
 
     /// Ends it as if it were killed: nobody listens and every connection is reset when this returns.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use demo::control_plane::ResourceType::{Address, Authorization};
 use demo::control_plane::{Cluster, Replica};
+use demo::node::Control;
 use prost_types::value::Kind;
 use tonic::Code;
 use xds::proto::discovery::{DeltaDiscoveryRequest, Node};
 
-use super::client::{Stream, connect, kept, names, request};
+use super::client::{Stream, channel, connect, kept, names, request, roots};
 use super::{MESH, Scene, config, node, token};
 
 #[tokio::test]
@@ -148,4 +149,15 @@ async fn a_stream_needs_a_token() {
     let fresh = token(&scene.authority, &node());
     assert_eq!(scene.authority.token(&node()).expect("a token"), file, "the same file");
     assert_eq!(open(&fresh).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_node_is_told_all_that_it_needs() {
+    let scene = Scene::new();
+    let control = scene.replica.control(&node()).expect("a token");
+    let Control::ControlPlane { address, root, token } = control else { panic!("a control plane") };
+    let address = address.strip_prefix("https://").expect("TLS").parse().expect("an address");
+    let token = std::fs::read_to_string(token).expect("a file");
+    let channel = channel(address, roots(&root), "127.0.0.1").await.expect("a connection");
+    Stream::open(channel, &token).await.expect("a stream");
 }
