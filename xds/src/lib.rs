@@ -12,16 +12,20 @@
 //!   an update whole or not at all; a writer copies only the paths it changes.
 //! * [`upstream`]: which endpoint of a service a connection goes to, as a pure function.
 //!
-//! [`local`] reads resources from a file instead of a control plane; it stands where [`decode`] does.
+//! [`local`] reads resources from a file instead of a control plane; it stands where [`decode`] does. [`connect`] makes
+//! connections to servers of the control plane.
 
 #![forbid(unsafe_code)]
 
+pub mod connect;
 pub mod decode;
 pub mod identity;
 pub mod local;
 pub mod proto;
 pub mod resource;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod upstream;
 
 pub use decode::{Complaint, Decoded, Decoder};
