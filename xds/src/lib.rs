@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ca;
 pub mod connect;
 pub mod decode;
 pub mod identity;
