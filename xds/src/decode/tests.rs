@@ -1,18 +1,18 @@
+use std::net::IpAddr;
+
 use prost_types::Any;
 
 use super::*;
 use crate::proto::security::{self, string_match::MatchType};
+use crate::proto::workload::gateway_address::Destination;
 use crate::proto::workload::{self as message, address::Type};
 use crate::resource::{Action, Scope, TunnelProtocol};
 use crate::store::{AppliedPolicy, Edit, Snapshot, Store};
 
 mod recordings;
 
-/// A message with one field that is changed.
-fn with<M: Default>(change: impl FnOnce(&mut M)) -> M {
-    let mut message = M::default();
-    change(&mut message);
-    message
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
 }
 
 fn resource(type_url: &str, name: &str, value: Vec<u8>) -> Resource {
@@ -185,7 +185,23 @@ fn what_cannot_be_read_in_a_match_makes_it_opaque() {
 
 #[test]
 fn what_refuses_an_address() {
-    let gateway = with(|gateway: &mut message::GatewayAddress| gateway.hbone_mtls_port = 15008);
+    let gateway = message::GatewayAddress { hbone_mtls_port: 15008, destination: None };
+    let hostname = |port| {
+        let name = message::NamespacedHostname { namespace: "n".into(), hostname: "wp".into() };
+        Some(message::GatewayAddress {
+            hbone_mtls_port: port,
+            destination: Some(Destination::Hostname(name)),
+        })
+    };
+    let port = |service_port, target_port| message::Port { service_port, target_port, app_protocol: 0 };
+    let balancer = |scope, mode, health_policy| {
+        Some(message::LoadBalancing { routing_preference: vec![scope], mode, health_policy })
+    };
+    let range = |address: &[u8], length| {
+        let network = String::new();
+        vec![message::NetworkAddress { network, address: address.to_vec(), length: Some(length) }]
+    };
+    let service_ports = |name: &str, ports: Vec<_>| [(name.to_owned(), message::PortList { ports })].into();
     for (resource, expected) in [
         (
             workload(|w| w.addresses = vec![vec![1, 2, 3]]),
@@ -193,9 +209,190 @@ fn what_refuses_an_address() {
         ),
         (workload(|w| w.status = 9), "status: 9 is not a known value"),
         (workload(|w| w.waypoint = Some(gateway.clone())), "waypoint: must not be empty"),
+        (workload(|w| w.waypoint = hostname(65_536)), "waypoint: 65536 is not a port"),
+        (workload(|w| w.network_gateway = Some(gateway.clone())), "networkGateway: must not be empty"),
+        (workload(|w| w.tunnel_protocol = 3), "protocol: 3 is not a known value"),
+        (workload(|w| w.network_mode = 2), "networkMode: 2 is not a known value"),
+        (
+            workload(|w| w.application_tunnel = Some(message::ApplicationTunnel { protocol: 2, port: 0 })),
+            "applicationTunnel: 2 is not a known value",
+        ),
+        (
+            workload(|w| w.services = service_ports("n/s", vec![port(80, 65_536)])),
+            "services: 65536 is not a port",
+        ),
+        (
+            workload(|w| w.services = service_ports("s", vec![])),
+            "services: \"s\" is not of the form namespace/hostname",
+        ),
+        (
+            workload(|w| w.namespace = String::new()),
+            "serviceAccount: namespace \"\" is not a SPIFFE path segment",
+        ),
+        (service(|s| s.ports = vec![port(0, 80)]), "ports: 0 is not a port"),
+        (
+            service(|s| s.addresses = range(&[10, 0, 0, 1], 33)),
+            "vips: 33 is not a prefix length of the address",
+        ),
+        (
+            service(|s| s.addresses = range(&[10, 0, 0, 1], 256)),
+            "vips: 256 is not a prefix length of the address",
+        ),
+        (service(|s| s.addresses = range(&[], 0)), "vips: an IP address has 4 or 16 bytes, not 0"),
+        (service(|s| s.ip_families = 4), "ipFamilies: 4 is not a known value"),
+        (service(|s| s.load_balancing = balancer(0, 0, 0)), "loadBalancer: 0 is not a known value"),
+        (service(|s| s.load_balancing = balancer(1, 4, 0)), "loadBalancer: 4 is not a known value"),
+        (service(|s| s.load_balancing = balancer(1, 1, 2)), "loadBalancer: 2 is not a known value"),
+        (
+            service(|s| {
+                s.weighted_waypoints = vec![message::WeightedWaypoint { destination: None, weight: 1 }];
+            }),
+            "weightedWaypoints: must not be empty",
+        ),
+        (address("x", Type::Workload(message::Workload::default())), "uid: must not be empty"),
+        (resource(proto::ADDRESS, "x", vec![]), "is neither a workload nor a service"),
         (workload(|w| w.uid = "v".into()), "is named otherwise than what it holds, \"v\""),
         (service(|s| s.hostname = "t".into()), "is named otherwise than what it holds, \"n/t\""),
     ] {
         assert_eq!(complaint(resource), expected);
+    }
+}
+
+/// The fields that the recordings don't have.
+#[test]
+fn every_other_field_of_a_workload() {
+    let hostname =
+        Destination::Hostname(message::NamespacedHostname { namespace: "n".into(), hostname: "wp".into() });
+    let address = Destination::Address(message::NetworkAddress {
+        network: "far".into(),
+        address: vec![10, 0, 0, 9],
+        length: None,
+    });
+    let gateway = |destination| {
+        Some(message::GatewayAddress { hbone_mtls_port: 15008, destination: Some(destination) })
+    };
+    let decoded = decode_one(workload(|workload| {
+        workload.addresses = vec![[[0; 10].as_slice(), &[255, 255, 10, 0, 0, 1]].concat()];
+        workload.hostname = "example.com".into();
+        workload.network = "near".into();
+        workload.trust_domain = "td".into();
+        workload.waypoint = gateway(hostname);
+        workload.network_gateway = gateway(address);
+        workload.workload_type = 3;
+        workload.native_tunnel = true;
+        workload.application_tunnel = Some(message::ApplicationTunnel { protocol: 1, port: 9999 });
+        workload.locality =
+            Some(message::Locality { region: "r".into(), zone: "z".into(), subzone: "s".into() });
+        workload.capacity = Some(0);
+    }));
+    assert_eq!(decoded.complaints, []);
+    let store = Store::new();
+    let snapshot = apply(&store, decoded);
+    let workload = snapshot.workload_by_address("near", ip("10.0.0.1")).unwrap();
+    let json = serde_json::to_value(workload).unwrap();
+    let expected = serde_json::json!({
+        "uid": "u", "name": "", "namespace": "n", "serviceAccount": "default", "trustDomain": "td",
+        "workloadIps": ["10.0.0.1"], "hostname": "example.com", "network": "near", "protocol": "TCP",
+        "networkMode": "Standard", "waypoint": {"destination": "n/wp", "hboneMtlsPort": 15008},
+        "networkGateway": {"destination": "far/10.0.0.9", "hboneMtlsPort": 15008}, "workloadType": "job",
+        "nativeTunnel": true, "applicationTunnel": {"protocol": "PROXY", "port": 9999}, "status": "Healthy",
+        "clusterId": "Kubernetes", "locality": {"region": "r", "zone": "z", "subzone": "s"}, "capacity": 0,
+    });
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn every_other_field_of_a_service() {
+    let waypoint = message::GatewayAddress {
+        hbone_mtls_port: 15008,
+        destination: Some(Destination::Address(message::NetworkAddress {
+            address: vec![10, 0, 0, 9],
+            ..message::NetworkAddress::default()
+        })),
+    };
+    let decoded = decode_one(service(|service| {
+        service.name = "short".into();
+        for (address, length) in
+            [(vec![10, 2, 3, 4], 16), (vec![10, 3, 0, 1], 32), (vec![0xfd; 16], 8), (vec![0xfd; 16], 128)]
+        {
+            let network = "far".into();
+            service.addresses.push(message::NetworkAddress { network, address, length: Some(length) });
+        }
+        service.subject_alt_names = vec!["spiffe://td/ns/n/sa/a".into()];
+        service.waypoint = Some(waypoint.clone());
+        service.weighted_waypoints =
+            vec![message::WeightedWaypoint { destination: Some(waypoint.clone()), weight: 7 }];
+        service.load_balancing = Some(message::LoadBalancing {
+            routing_preference: vec![1, 2, 3, 4, 5, 6],
+            mode: 3,
+            health_policy: 1,
+        });
+        service.ip_families = 2;
+        service.visibility = 1;
+    }));
+    assert_eq!(decoded.complaints, []);
+    let store = Store::new();
+    let snapshot = apply(&store, decoded);
+    let json = serde_json::to_value(snapshot.service_by_hostname("n", "s").unwrap()).unwrap();
+    let six = "fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd";
+    let waypoint = serde_json::json!({"destination": "/10.0.0.9", "hboneMtlsPort": 15008});
+    let expected = serde_json::json!({
+        "name": "short", "namespace": "n", "hostname": "s",
+        "vips": ["/10.1.0.1", "far/10.3.0.1", format!("far/{six}")],
+        "cidrVips": [{"network": "far", "cidr": "10.2.0.0/16"}, {"network": "far", "cidr": "fd00::/8"}],
+        "ports": {}, "subjectAltNames": ["spiffe://td/ns/n/sa/a"], "waypoint": waypoint,
+        "weightedWaypoints": [{"destination": waypoint, "weight": 7}],
+        "loadBalancer": {
+            "routingPreferences": ["Region", "Zone", "Subzone", "Node", "Cluster", "Network"],
+            "mode": "Passthrough", "healthPolicy": "AllowAll",
+        },
+        "ipFamilies": "IPv6", "canonical": false, "visibility": "Namespace",
+    });
+    assert_eq!(json, expected);
+}
+
+/// Bytes of recorded messages are changed, cut out and doubled. Whatever comes of it, nothing panics, each name is told
+/// once, and the store takes it.
+#[test]
+fn mutated_messages_are_taken_or_refused() {
+    let recorded = recordings::messages();
+    let (mut taken, mut refused) = (0, 0);
+    let mut decoder = Decoder::default();
+    for seed in 0..4_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut response = random.choice(&recorded).unwrap().clone();
+        for resource in &mut response.resources {
+            let Some(content) = resource.resource.as_mut().filter(|_| random.u8(..3) == 0) else { continue };
+            mutate(&mut random, &mut content.value);
+        }
+        let names: Vec<_> = response.resources.iter().map(|resource| resource.name.clone()).collect();
+        let decoded = decoder.decode(response);
+        let mut told: Vec<_> = decoded.accepted.iter().map(|(name, _)| name.to_string()).collect();
+        told.extend(decoded.complaints.iter().map(|complaint| complaint.name.to_string()));
+        assert!(names.iter().all(|name| told.contains(name)), "seed {seed}");
+        assert_eq!(told.len(), names.len(), "seed {seed}");
+        taken += decoded.accepted.len();
+        refused += decoded.complaints.len();
+        let store = Store::new();
+        let snapshot = apply(&store, decoded);
+        assert!(serde_json::to_value(snapshot.dump()).unwrap().is_object(), "seed {seed}");
+    }
+    assert!(taken > 1_000 && refused > 1_000, "one-sided: {taken} {refused}");
+}
+
+fn mutate(random: &mut fastrand::Rng, bytes: &mut Vec<u8>) {
+    for _ in 0..random.usize(1..4) {
+        let at = random.usize(..bytes.len().max(1)).min(bytes.len());
+        match random.u8(..4) {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, random.u8(..)),
+            2 if at < bytes.len() => bytes[at] ^= 1 << random.u8(..8),
+            3 => {
+                let end = (at + random.usize(..16)).min(bytes.len());
+                let part = bytes[at..end].to_vec();
+                bytes.splice(at..at, part);
+            }
+            _ => {}
+        }
     }
 }

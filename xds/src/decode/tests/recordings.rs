@@ -4,7 +4,7 @@
 //! is recorded must be written by [`rendering`] or be on the list of those that are ignored; else the test fails.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::proto::discovery::DeltaDiscoveryResponse;
 use crate::store::Snapshot;
@@ -40,16 +40,29 @@ struct Expected {
     policies: BTreeMap<String, Value>,
 }
 
-fn replay(folder: &str, messages: usize) -> Snapshot {
+/// All recorded messages.
+pub(super) fn messages() -> Vec<DeltaDiscoveryResponse> {
+    ["stream", "on-demand"].iter().flat_map(|folder| files(folder)).map(|file| read(&file)).collect()
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings").join(folder);
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "bin"));
     files.sort();
-    assert_eq!(files.len(), messages);
+    files
+}
 
+fn read(file: &Path) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse::decode(&*std::fs::read(file).unwrap()).unwrap()
+}
+
+fn replay(folder: &str, messages: usize) -> Snapshot {
+    let files = files(folder);
+    assert_eq!(files.len(), messages);
     let (mut decoder, store, mut expected) = (Decoder::default(), Store::new(), Expected::default());
     for file in files {
-        let response = DeltaDiscoveryResponse::decode(&*std::fs::read(&file).unwrap()).unwrap();
+        let response = read(&file);
         let recorded: Value =
             serde_json::from_slice(&std::fs::read(file.with_extension("json")).unwrap()).unwrap();
         let policies_before = store.load().policy_generation();
