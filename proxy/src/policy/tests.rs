@@ -241,6 +241,29 @@ fn policies_together() {
 }
 
 #[test]
+fn a_policy_that_cannot_be_read_denies() {
+    let store = Store::new();
+    let config = local::load(
+        "{workloads: [{uid: u, namespace: shop}], policies:
+          [{name: a, namespace: shop, scope: Global, action: Allow, rules: [[]]}]}",
+    )
+    .unwrap();
+    store.update(|edit| config.apply(edit));
+    let judge = || {
+        let (source, destination) = ("10.0.0.1:9".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        let peer = Peer { source, identity: None, destination };
+        let snapshot = store.load();
+        authorize(&snapshot, snapshot.workload_by_uid("u").unwrap(), &peer)
+    };
+    assert_eq!(judge(), Verdict::Allow);
+    let refused = xds::store::RefusedPolicy { key: "shop/p".into(), scope: None, reason: "x".into() };
+    store.update(|edit| edit.refuse_policy(refused));
+    assert_eq!(judge(), Verdict::RefusedPolicy("shop/p".into()));
+    store.update(|edit| edit.remove_policy("shop/p"));
+    assert_eq!(judge(), Verdict::Allow);
+}
+
+#[test]
 fn other_namespaces_are_not_concerned() {
     let policy = "{name: p, namespace: data, scope: Namespace, action: Deny, rules: [[]]}";
     assert_eq!(judge(policy, "", WEB, "10.0.0.1:9", "10.0.0.2:80").verdict, Verdict::Allow);
@@ -268,6 +291,7 @@ fn texts_of_the_verdicts() {
         (Verdict::DeniedBy("shop/p".into()), "explicitly denied by: shop/p"),
         (Verdict::NotAllowed, "allow policies exist, but none allowed"),
         (Verdict::UnknownPolicy("shop/p".into()), "not allowed: policy shop/p is not known"),
+        (Verdict::RefusedPolicy("shop/p".into()), "not allowed: policy shop/p cannot be read"),
     ] {
         assert_eq!(verdict.to_string(), text);
         assert!(!verdict.is_allowed());

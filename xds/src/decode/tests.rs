@@ -6,7 +6,7 @@ use super::*;
 use crate::proto::security::{self, string_match::MatchType};
 use crate::proto::workload::gateway_address::Destination;
 use crate::proto::workload::{self as message, address::Type};
-use crate::resource::{Action, Scope, TunnelProtocol};
+use crate::resource::{Action, Scope, TunnelProtocol, Workload, WorkloadSpec};
 use crate::store::{AppliedPolicy, Edit, Snapshot, Store};
 
 mod recordings;
@@ -150,12 +150,9 @@ fn a_refused_policy_denies_what_it_may_have_been_meant_for() {
     let store = Store::new();
     let snapshot = apply(&store, decode_one(policy(|policy| policy.action = 7)));
     assert_eq!(snapshot.policy_generation(), 1);
-    let neighbour = crate::Workload::new(crate::WorkloadSpec {
-        uid: "w".into(),
-        namespace: "n".into(),
-        ..crate::WorkloadSpec::default()
-    })
-    .unwrap();
+    let neighbour =
+        Workload::new(WorkloadSpec { uid: "w".into(), namespace: "n".into(), ..WorkloadSpec::default() })
+            .unwrap();
     let applied: Vec<_> = snapshot.policies_for(&neighbour).collect();
     assert!(matches!(&*applied, [AppliedPolicy::Refused(policy)] if policy.scope == Some(Scope::Global)));
     let snapshot = apply(&store, decode_one(policy(|policy| policy.action = 1)));
@@ -395,4 +392,209 @@ fn mutate(random: &mut fastrand::Rng, bytes: &mut Vec<u8>) {
             _ => {}
         }
     }
+}
+
+#[test]
+fn what_is_read_of_a_refused_address() {
+    let bad_service = service(|service| {
+        let range =
+            message::NetworkAddress { network: "far".into(), address: vec![10, 2, 3, 4], length: Some(16) };
+        let garbled = message::NetworkAddress { address: vec![1], ..message::NetworkAddress::default() };
+        service.addresses.extend([range, garbled]);
+    });
+    let host_network = workload(|workload| {
+        workload.network_mode = 1;
+        workload.tunnel_protocol = 2;
+    });
+    let half_read = workload(|workload| workload.addresses.push(vec![1, 2, 3]));
+    let mut garbled = workload(|_| {});
+    garbled.resource.as_mut().unwrap().value.push(0xff);
+    garbled.aliases = vec!["/10.0.0.1".into(), "far/fd00::1".into(), "n/other".into()];
+    let mut empty = workload(|_| {});
+    empty.resource = None;
+    let other_type = resource(proto::AUTHORIZATION, "u", vec![]);
+    for (resource, refused, free) in [
+        (bad_service, &["/10.1.0.1", "far/10.2.200.1"][..], &["/10.2.3.4", "far/10.3.0.1"][..]),
+        (host_network, &[], &["/10.0.0.1"]),
+        (half_read, &["/10.0.0.1", "/::ffff:10.0.0.1"], &["far/10.0.0.1"]),
+        (garbled, &["/10.0.0.1", "far/fd00::1"], &["/fd00::1"]),
+        (empty, &[], &["/10.0.0.1"]),
+        (other_type, &[], &["/10.0.0.1"]),
+    ] {
+        let store = Store::new();
+        let decoded = Decoder::default().decode(response(proto::ADDRESS, vec![resource.clone()], &[]));
+        let reason = decoded.complaints[0].reason.clone();
+        let snapshot = apply(&store, decoded);
+        for (addresses, expected) in [(refused, true), (free, false)] {
+            for address in addresses {
+                let (network, ip) = address.split_once('/').unwrap();
+                let found = snapshot.refused_address(network, ip.parse().unwrap());
+                assert_eq!(found.is_some(), expected, "{address}: {resource:?}");
+            }
+        }
+        let dump = serde_json::to_value(snapshot.dump()).unwrap();
+        assert_eq!(dump["refusedResources"][0]["address"]["name"], resource.name);
+        assert_eq!(dump["refusedResources"][0]["address"]["reason"], reason);
+    }
+}
+
+#[test]
+fn whom_a_refused_policy_denies() {
+    let garbled = |name: &str| resource(proto::AUTHORIZATION, name, vec![0xff]);
+    let scope = |scope: i32| {
+        policy(|policy| {
+            policy.scope = scope;
+            policy.action = 7;
+        })
+    };
+    let mut named_otherwise = scope(0);
+    named_otherwise.name = "n/q".into();
+    let workload = |namespace: &str, names: &[&str]| {
+        Workload::new(WorkloadSpec {
+            uid: "w".into(),
+            namespace: namespace.into(),
+            authorization_policies: names.iter().map(|name| (*name).into()).collect(),
+            ..WorkloadSpec::default()
+        })
+        .unwrap()
+    };
+    // Who is denied: all in its namespace, all in another, one elsewhere that names it.
+    for (resource, expected) in [
+        (scope(0), [true, true, true]),
+        (scope(1), [true, false, true]),
+        (scope(2), [false, false, true]),
+        (scope(3), [true, false, true]),
+        (garbled("n/p"), [true, false, true]),
+        (garbled("p"), [true, true, true]),
+        (garbled(""), [false, false, false]),
+        (named_otherwise, [true, true, true]),
+    ] {
+        let store = Store::new();
+        let snapshot = apply(&store, decode_one(resource.clone()));
+        let names = [&*resource.name];
+        let workloads = [workload("n", &[]), workload("m", &[]), workload("m", &names)];
+        let denied = |snapshot: &Snapshot| {
+            let is_refused = |policy| matches!(policy, AppliedPolicy::Refused(_));
+            workloads.each_ref().map(|workload| snapshot.policies_for(workload).any(is_refused))
+        };
+        assert_eq!(denied(&snapshot), expected, "{resource:?}");
+        let dump = serde_json::to_value(snapshot.dump()).unwrap();
+        let kept = dump["refusedResources"][0]["policy"]["key"].as_str().unwrap_or("");
+        assert_eq!(kept, resource.name);
+
+        let removal = response(proto::AUTHORIZATION, vec![], &names);
+        let snapshot = apply(&store, Decoder::default().decode(removal));
+        assert_eq!(denied(&snapshot), [false; 3], "{resource:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_is_known_outlives_a_refused_version() {
+    let store = Store::new();
+    apply(&store, decode_one(policy(|_| {})));
+    let snapshot = apply(&store, decode_one(policy(|policy| policy.scope = 9)));
+    assert_eq!(snapshot.policy_generation(), 1);
+    assert!(snapshot.policy_by_key("n/p").is_some());
+    assert!(serde_json::to_value(snapshot.dump()).unwrap().get("refusedResources").is_none());
+}
+
+#[test]
+fn each_part_of_a_match_that_cannot_be_read() {
+    let string = || vec![security::StringMatch::default()];
+    let range = |address: &[u8], length| vec![security::Address { address: address.to_vec(), length }];
+    let extension = message::Extension { name: "x".into(), config: None };
+    let default = security::Match::default;
+    for (one, expected) in [
+        (security::Match { namespaces: string(), ..default() }, "namespaces: must not be empty"),
+        (security::Match { not_namespaces: string(), ..default() }, "notNamespaces: must not be empty"),
+        (security::Match { principals: string(), ..default() }, "principals: must not be empty"),
+        (security::Match { not_principals: string(), ..default() }, "notPrincipals: must not be empty"),
+        (
+            security::Match { source_ips: range(&[10, 0, 0], 8), ..default() },
+            "sourceIps: an IP address has 4 or 16 bytes, not 3",
+        ),
+        (
+            security::Match { not_source_ips: range(&[10, 0, 0, 0], 33), ..default() },
+            "notSourceIps: 33 is not a prefix length of the address",
+        ),
+        (
+            security::Match { destination_ips: range(&[10, 0, 0, 0], 264), ..default() },
+            "destinationIps: 264 is not a prefix length of the address",
+        ),
+        (
+            security::Match { not_destination_ips: range(&[], 0), ..default() },
+            "notDestinationIps: an IP address has 4 or 16 bytes, not 0",
+        ),
+        (
+            security::Match { destination_ports: vec![80, 65_536], ..default() },
+            "destinationPorts: 65536 is not a port",
+        ),
+        (
+            security::Match { not_destination_ports: vec![65_616], ..default() },
+            "notDestinationPorts: 65616 is not a port",
+        ),
+        (
+            security::Match { extensions: vec![extension], ..default() },
+            "extensions: \"x\" cannot be judged here",
+        ),
+    ] {
+        let decoded = decode_one(policy(|policy| policy.rules = one_match(one)));
+        assert_eq!(decoded.complaints[0].reason, expected);
+        let store = Store::new();
+        let snapshot = apply(&store, decoded);
+        let one = &snapshot.policy_by_key("n/p").unwrap().rules[0].clauses[0].matches[0];
+        assert!(one.is_opaque(), "{expected}");
+        assert_eq!(serde_json::to_value(one).unwrap()["unreadable"][0], expected);
+    }
+}
+
+/// A policy speaks of IPv4 in IPv6's clothes; connections are judged by their IPv4 address.
+#[test]
+fn ranges_of_mapped_addresses_are_ipv4() {
+    let mapped = [[0; 10].as_slice(), &[255, 255, 10, 0, 0, 1]].concat();
+    for (address, length, expected) in [
+        (mapped.clone(), 128, Some("10.0.0.1/32")),
+        (mapped.clone(), 104, Some("10.0.0.0/8")),
+        (mapped, 95, None),
+        (vec![10, 1, 2, 3], 0, Some("0.0.0.0/0")),
+        (vec![0xfd; 16], 8, Some("fd00::/8")),
+    ] {
+        let range = network::range(&address, length).ok().map(|range| range.to_string());
+        assert_eq!(range.as_deref(), expected, "{address:?}/{length}");
+    }
+}
+
+#[test]
+fn a_name_that_comes_well_and_badly_is_not_accepted() {
+    let resources = vec![workload(|_| {}), workload(|workload| workload.status = 9), service(|_| {})];
+    let decoded = Decoder::default().decode(response(proto::ADDRESS, resources, &[]));
+    assert_eq!(decoded.accepted, [("n/s".into(), "1".into())]);
+    assert_eq!(decoded.complaints.len(), 1);
+}
+
+#[test]
+fn resources_share_their_texts() {
+    let mut decoder = Decoder::default();
+    let store = Store::new();
+    for uid in ["u1", "u2"] {
+        let mut resource = workload(|workload| {
+            workload.uid = uid.into();
+            workload.authorization_policies = vec!["n/p".into()];
+            workload.services = [("n/s".to_owned(), message::PortList::default())].into();
+        });
+        resource.name = uid.into();
+        let decoded = decoder.decode(response(proto::ADDRESS, vec![resource], &[]));
+        assert_eq!(decoded.update.named_policies().collect::<Vec<_>>(), [&"n/p".into()]);
+        apply(&store, decoded);
+    }
+    let snapshot = apply(&store, decoder.decode(response(proto::ADDRESS, vec![service(|_| {})], &[])));
+    let texts = |uid: &str| {
+        let workload = snapshot.workload_by_uid(uid).unwrap();
+        let (service, _) = workload.services.iter().next().unwrap();
+        let policy = &workload.authorization_policies[0];
+        [&workload.namespace, policy, service.namespace(), service.hostname()].map(Arc::as_ptr)
+    };
+    assert_eq!(texts("u1"), texts("u2"));
+    let service = snapshot.service_by_hostname("n", "s").unwrap();
+    assert_eq!(texts("u1")[2..], [service.key().namespace(), service.key().hostname()].map(Arc::as_ptr));
 }

@@ -3,7 +3,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::local;
-use crate::resource::{NetworkCidr, PortMap, ServiceSpec, TunnelProtocol, WorkloadSpec};
+use crate::resource::{NetworkAddress, NetworkCidr, PortMap, ServiceSpec, TunnelProtocol, WorkloadSpec};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -252,6 +252,74 @@ fn which_policies_apply() {
     store.update(|edit| assert!(!edit.remove_policy("shop/shop")));
 }
 
+#[test]
+fn what_happened_is_told_and_counted() {
+    fn apply(edit: &mut Edit, yaml: &str) {
+        local::load(yaml).unwrap().apply(edit);
+    }
+    fn refuse(edit: &mut Edit, reason: &str) {
+        edit.refuse_policy(RefusedPolicy { key: "n/q".into(), scope: None, reason: reason.into() });
+    }
+    const POLICY: &str = "policies: [{name: p, namespace: n, scope: Global, action: Deny}]";
+    let store = Store::new();
+    let mut changes = store.changes();
+    assert_eq!((*changes.borrow_and_update(), store.load().policy_generation()), (0, 0));
+    type Step = fn(&mut Edit);
+    let steps: [(&str, Step, u64); 10] = [
+        ("a policy comes", |edit| apply(edit, POLICY), 1),
+        ("and comes again", |edit| apply(edit, POLICY), 1),
+        ("a workload comes", |edit| apply(edit, "workloads: [{uid: a, namespace: n}]"), 1),
+        ("a policy is refused", |edit| refuse(edit, "x"), 2),
+        ("and refused again", |edit| refuse(edit, "x"), 2),
+        ("for another reason", |edit| refuse(edit, "y"), 3),
+        ("an unknown policy goes", |edit| assert!(!edit.remove_policy("n/r")), 3),
+        ("the refused one goes", |edit| assert!(edit.remove_policy("n/q")), 4),
+        ("all goes", Edit::clear, 5),
+        ("all of nothing goes", Edit::clear, 5),
+    ];
+    for (number, (name, step, policy_generation)) in steps.iter().enumerate() {
+        store.update(step);
+        assert!(changes.has_changed().unwrap(), "{name}");
+        assert_eq!(*changes.borrow_and_update(), number as u64 + 1, "{name}");
+        assert_eq!(store.load().generation(), number as u64 + 1, "{name}");
+        assert_eq!(store.load().policy_generation(), *policy_generation, "{name}");
+    }
+    assert!(!changes.has_changed().unwrap());
+}
+
+#[test]
+fn what_was_asked_for_and_answered() {
+    let store = Store::new();
+    store.update(|edit| edit.answer("n/host"));
+    assert!(store.load().is_answered("n/host") && !store.load().is_answered("n/other"));
+    store.update(|edit| assert!(!edit.remove_address("n/host")));
+    assert!(store.load().is_answered("n/host"), "there is none: that is an answer");
+    store.update(Edit::clear);
+    assert!(!store.load().is_answered("n/host"));
+}
+
+#[test]
+fn updates_are_made_in_order_and_together() {
+    let service = |hostname: &str| {
+        let spec = ServiceSpec { namespace: "n".into(), hostname: hostname.into(), ..ServiceSpec::default() };
+        Service::new(spec).unwrap()
+    };
+    let mut update = Update::default();
+    assert!(update.is_empty());
+    update.insert_service(service("a"));
+    update.remove_address("n/a".into());
+    let mut later = Update::default();
+    later.remove_address("n/b".into());
+    later.insert_service(service("b"));
+    update.append(later);
+    assert!(!update.is_empty());
+    let store = Store::new();
+    store.update(|edit| update.apply(edit));
+    assert_eq!(host(store.load().service_by_hostname("n", "a")), "-");
+    assert_eq!(host(store.load().service_by_hostname("n", "b")), "n/b");
+    assert_eq!(store.load().generation(), 1);
+}
+
 /// Random insertions, replacements and removals; after each the indices must say what a scan of everything says, and
 /// once all has gone nothing may be left in them.
 #[test]
@@ -261,11 +329,26 @@ fn indices_agree_with_a_scan_and_keep_no_traces() {
         let store = Store::new();
         let mut workloads: Vec<Workload> = Vec::new();
         let mut services: Vec<Service> = Vec::new();
+        let mut tombstones: Vec<Tombstone> = Vec::new();
         for _ in 0..200 {
-            match random.u8(..6) {
+            match random.u8(..7) {
+                6 => {
+                    let name = if random.bool() { format!("w{}", random.u8(..8)) } else { "n/s9".to_owned() };
+                    let addresses = vec![NetworkAddress::new("", IpAddr::from([10, 2, 0, random.u8(..3)]))];
+                    let ranges = vec![NetworkCidr::new("", "10.3.0.0/16".parse().unwrap())];
+                    let known = workloads.iter().any(|workload| *workload.uid == *name);
+                    let tombstone =
+                        Tombstone { name: name.as_str().into(), reason: "x".into(), addresses, ranges };
+                    tombstones.retain(|other| other.name != tombstone.name);
+                    if !known {
+                        tombstones.push(tombstone.clone());
+                    }
+                    store.update(|edit| edit.refuse_address(tombstone));
+                }
                 0..=1 => {
                     let workload = random_workload(&mut random);
                     workloads.retain(|other| other.uid != workload.uid);
+                    tombstones.retain(|tombstone| tombstone.name != workload.uid);
                     workloads.push(workload.clone());
                     store.update(|edit| edit.insert_workload(workload));
                 }
@@ -277,8 +360,10 @@ fn indices_agree_with_a_scan_and_keep_no_traces() {
                 }
                 4 => {
                     let uid = format!("w{}", random.u8(..8));
-                    let known = workloads.iter().any(|workload| *workload.uid == *uid);
+                    let known = workloads.iter().any(|workload| *workload.uid == *uid)
+                        || tombstones.iter().any(|tombstone| *tombstone.name == *uid);
                     workloads.retain(|workload| *workload.uid != *uid);
+                    tombstones.retain(|tombstone| *tombstone.name != *uid);
                     assert_eq!(store.update(|edit| edit.remove_address(&uid)), known, "seed {seed}");
                 }
                 _ => {
@@ -289,12 +374,22 @@ fn indices_agree_with_a_scan_and_keep_no_traces() {
                 }
             }
             compare(&store, &workloads, &services, seed);
+            for address in (0..3).map(|last| IpAddr::from([10, 2, 0, last])).chain([ip("10.3.9.9")]) {
+                let has = |tombstone: &Tombstone| {
+                    !address.to_string().starts_with("10.2") || tombstone.addresses[0].address() == address
+                };
+                let found = store.load().refused_address("", address).is_some();
+                assert_eq!(found, tombstones.iter().any(has), "seed {seed}, {address}");
+            }
         }
         for workload in workloads {
             store.update(|edit| edit.remove_address(&workload.uid));
         }
         for service in services {
             store.update(|edit| edit.remove_address(&service.key().to_string()));
+        }
+        for tombstone in tombstones {
+            assert!(store.update(|edit| edit.remove_address(&tombstone.name)), "seed {seed}");
         }
         let snapshot = store.load();
         assert!(snapshot.workloads.has_no_traces(), "seed {seed}");
