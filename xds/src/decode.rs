@@ -38,6 +38,7 @@ use crate::proto;
 use crate::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use crate::resource::ResourceError;
 use crate::store::{RefusedPolicy, Update};
+use address::Address;
 use texts::Texts;
 
 /// Turns responses into changes of the store. Keeps the texts that many resources share.
@@ -112,16 +113,13 @@ impl Decoder {
             .map_err(Refusal::clone)
             .and_then(|message| address::decode(&mut self.texts, &resource.name, message));
         match taken {
-            Ok(address) => {
-                let name = match &address {
-                    address::Address::Workload(workload) => workload.uid.clone(),
-                    address::Address::Service(service) => service.key().to_string().into(),
-                };
-                match address {
-                    address::Address::Workload(workload) => decoded.update.insert_workload(workload),
-                    address::Address::Service(service) => decoded.update.insert_service(service),
-                }
-                decoded.accept(name, resource);
+            Ok(Address::Workload(workload)) => {
+                decoded.accept(workload.uid.clone(), resource);
+                decoded.update.insert_workload(workload);
+            }
+            Ok(Address::Service(service)) => {
+                decoded.accept(service.key().to_string().into(), resource);
+                decoded.update.insert_service(service);
             }
             Err(refusal) => {
                 let name = Arc::<str>::from(&*resource.name);
