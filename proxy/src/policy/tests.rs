@@ -3,6 +3,7 @@ use xds::{Store, local};
 use super::*;
 
 mod model;
+mod recorded;
 
 fn judge(policies: &str, names: &str, identity: &str, source: &str, destination: &str) -> Decision {
     let yaml = format!(

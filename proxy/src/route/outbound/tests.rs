@@ -22,10 +22,18 @@ services:
 - {namespace: shop, hostname: of-pod-with-waypoint, vips: [/10.1.0.11], ports: {80: 80}}
 - {namespace: shop, hostname: secret, vips: [/10.1.0.12], ports: {80: 80}, visibility: Namespace}
 - {namespace: shop, hostname: plain, vips: [/10.1.0.13], ports: {80: 81}}
+- {namespace: shop, hostname: strict, vips: [/10.1.0.15], ports: {80: 80}, loadBalancer: {mode: Strict, routingPreferences: [Zone]}}
+- {namespace: shop, hostname: strict-far, vips: [/10.1.0.16], ports: {80: 80}, loadBalancer: {mode: Strict, routingPreferences: [Zone]}}
+- {namespace: shop, hostname: failover, vips: [/10.1.0.17], ports: {80: 80}, loadBalancer: {mode: Failover, routingPreferences: [Region, Zone]}}
+- {namespace: shop, hostname: unready, vips: [/10.1.0.18], ports: {80: 80}}
+- {namespace: shop, hostname: unready-too, vips: [/10.1.0.19], ports: {80: 80}, loadBalancer: {healthPolicy: AllowAll}}
+- {namespace: shop, hostname: weighted, vips: [/10.1.0.20], ports: {80: 80}}
+- {namespace: shop, hostname: dual, vips: [/10.1.0.21, '/fd01::21'], ports: {80: 80}}
+- {namespace: shop, hostname: headless, ports: {80: 80}}
 - {namespace: shop, hostname: waypoint}
 - {namespace: shop, hostname: host-net, vips: [/10.1.0.14], ports: {80: 80}}
 workloads:
-- {uid: client, namespace: apps, workloadIps: [10.0.0.100], protocol: HBONE}
+- {uid: client, namespace: apps, workloadIps: [10.0.0.100], protocol: HBONE, locality: {region: r1, zone: z1}}
 - {uid: waypoint, namespace: shop, serviceAccount: wp, workloadIps: [10.0.0.99], services: {shop/waypoint: {15008: 15008}}}
 - {uid: web, namespace: shop, serviceAccount: web, workloadIps: [10.0.0.1, 'fd00::1'], protocol: HBONE, services: {shop/web: {}}}
 - uid: guarded
@@ -43,6 +51,12 @@ workloads:
 - {uid: by-name, namespace: shop, hostname: example.com, services: {shop/by-name: {}}}
 - {uid: four, namespace: shop, workloadIps: [10.0.0.8], services: {shop/six: {}}}
 - {uid: node, namespace: shop, workloadIps: [10.0.0.9], networkMode: HostNetwork, services: {shop/host-net: {}}}
+- {uid: near, namespace: shop, workloadIps: [10.0.1.1], locality: {region: r1, zone: z1}, services: {shop/strict: {}, shop/failover: {}}}
+- {uid: away, namespace: shop, workloadIps: [10.0.1.2], locality: {region: r1, zone: z2}, services: {shop/strict: {}, shop/strict-far: {}, shop/failover: {}}}
+- {uid: sick, namespace: shop, workloadIps: [10.0.1.3], status: Unhealthy, services: {shop/unready: {}, shop/unready-too: {}}}
+- {uid: weightless, namespace: shop, workloadIps: [10.0.1.4], capacity: 0, services: {shop/weighted: {}}}
+- {uid: weighty, namespace: shop, workloadIps: [10.0.1.5], capacity: 5, services: {shop/weighted: {}}}
+- {uid: double, namespace: shop, workloadIps: [10.0.1.6, 'fd00::6'], services: {shop/dual: {}, shop/headless: {}}}
 - {uid: nowhere, namespace: shop, services: {shop/empty: {}}}
 ";
 
@@ -202,6 +216,28 @@ fn decision_table() {
         ("outside by address", "client", "10.0.0.6:9", "direct 10.0.0.6:9 (plain of -)"),
         ("host network by service", "client", "10.1.0.14:80", "direct 10.0.0.9:80 (node of host-net)"),
         ("host network by address", "client", "10.0.0.9:80", "direct 10.0.0.9:80 (- of -)"),
+        // Which endpoint: `xds::upstream` has the whole table.
+        ("strict", "client", "10.1.0.15:80", "direct 10.0.1.1:80 (near of strict)"),
+        ("strict, none near", "client", "10.1.0.16:80", "refused: no healthy upstream: 10.1.0.16:80"),
+        ("failover, near", "client", "10.1.0.17:80", "direct 10.0.1.1:80 (near of failover)"),
+        ("failover, from elsewhere", "waypoint", "10.1.0.17:80", "direct 10.0.1.2:80 (away of failover)"),
+        ("unready", "client", "10.1.0.18:80", "refused: no healthy upstream: 10.1.0.18:80"),
+        ("unready by its own address", "client", "10.0.1.3:80", "direct 10.0.1.3:80 (sick of -)"),
+        (
+            "unready, but all are allowed",
+            "client",
+            "10.1.0.19:80",
+            "direct 10.0.1.3:80 (sick of unready-too)",
+        ),
+        ("without weight", "client", "10.1.0.20:80", "direct 10.0.1.5:80 (weighty of weighted)"),
+        ("dual stack, IPv4", "client", "10.1.0.21:80", "direct 10.0.1.6:80 (double of dual)"),
+        ("dual stack, IPv6", "client", "[fd01::21]:80", "direct [fd00::6]:80 (double of dual)"),
+        (
+            "headless: the application calls the pod",
+            "client",
+            "10.0.1.6:81",
+            "direct 10.0.1.6:81 (double of -)",
+        ),
         (
             "by hostname",
             "client",
