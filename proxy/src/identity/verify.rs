@@ -5,6 +5,9 @@
 //! | client | to the roots that came with our own certificate | serverAuth | any URI name is one of those expected |
 //! | server | the same; a certificate is mandatory | clientAuth | any SPIFFE URI name is in our trust domain |
 //!
+//! A trust domain has no aliases here: as in stock, which doesn't read `trustDomainAliases`, a client of an alias is
+//! refused in the handshake, and policies compare principals as they are written.
+//!
 //! DNS names play no part. Paths are built and signatures checked by rustls; only the names are judged here.
 
 use std::fmt;
