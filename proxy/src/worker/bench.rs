@@ -152,17 +152,22 @@ impl Bench {
         line.unwrap().parse().unwrap()
     }
 
-    /// A peer's tunnel to the first worker.
-    pub(super) fn tunnel(&mut self) -> Peer {
+    /// A peer's connection to port 15008 that the first worker has just been given; the peer's end.
+    pub(super) fn knock(&mut self) -> TcpStream {
         let (stream, theirs) = sockets();
         let source = theirs.local_addr().unwrap();
         self.handles[0].post(Message::Fresh(Box::new(Fresh::Tunnel {
             stream,
             origin: self.origin(source, Listening::Tunnels),
         })));
+        theirs
+    }
+
+    /// A peer's tunnel to the first worker.
+    pub(super) fn tunnel(&mut self) -> Peer {
+        let mut theirs = self.knock();
         let tls = self.peer.client([LOCAL_IDENTITY]).unwrap();
         let mut handshake = Handshake::client(&tls, SessionConfig::client()).unwrap();
-        let mut theirs = theirs;
         self.until("the handshake", |_| {
             let n = theirs.write(handshake.output()).unwrap();
             handshake.advance(n);

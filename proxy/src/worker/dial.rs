@@ -26,8 +26,8 @@ pub(super) struct Dial {
     pub(super) role: DialRole,
     /// When the stage's time is up, ms.
     deadline: u64,
-    /// The certificate was asked for: its answer wakes us.
-    asked: bool,
+    /// Whose certificate was asked for: the answer wakes us.
+    asked: Option<Identity>,
     pub(super) armed: Option<u64>,
     pub(super) queued: bool,
 }
@@ -101,7 +101,7 @@ impl Dial {
             stage,
             role,
             deadline: now + Flow::AwaitCertificate.limit(),
-            asked: false,
+            asked: None,
             armed: None,
             queued: false,
         }
@@ -206,7 +206,9 @@ impl Dial {
         let credentials = match core.shared.certificates.lookup(&identity) {
             Lookup::Ready(credentials) => credentials,
             Lookup::Pending => {
-                if !std::mem::replace(&mut self.asked, true) {
+                // The local workload may have become another one since.
+                if self.asked.as_ref() != Some(&identity) {
+                    self.asked = Some(identity.clone());
                     let (shared, worker) = (core.shared.clone(), core.id);
                     let wake = move || shared.post(worker, super::Message::Wake(key));
                     core.shared.certificates.request(&identity, Box::new(wake));

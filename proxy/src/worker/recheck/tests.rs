@@ -293,6 +293,22 @@ fn tunnels_of_another_identity_end() {
 }
 
 #[test]
+fn a_tunnel_that_waits_for_a_certificate_asks_for_that_of_the_new_identity() {
+    played(|| {
+        let of =
+            |trust_domain: &str| mesh(&LOCAL.replacen('{', &format!("{{trustDomain: {trust_domain}, "), 1));
+        let mut bench = Bench::new(1, &of("old.example"));
+        let _peer = bench.knock();
+        bench.turn();
+        bench.change(&of("new.example"));
+        let new = "spiffe://new.example/ns/shop/sa/local".parse().unwrap();
+        bench.until("a certificate", |bench| {
+            (!bench.shared.certificates.lookup(&new).is_pending()).then_some(())
+        });
+    });
+}
+
+#[test]
 fn a_round_goes_in_slices_and_a_change_meanwhile_begins_another() {
     played(|| {
         let mut bench = Bench::new(1, &mesh(LOCAL));
