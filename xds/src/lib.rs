@@ -12,12 +12,13 @@
 //!   an update whole or not at all; a writer copies only the paths it changes.
 //! * [`upstream`]: which endpoint of a service a connection goes to, as a pure function.
 //!
-//! [`local`] reads resources from a file instead of a control plane; it stands where [`decode`] does. [`connect`] makes
-//! connections to servers of the control plane.
+//! [`local`] reads resources from a file instead of a control plane; it stands where [`decode`] does. [`client`] keeps
+//! the store like the control plane's view of the mesh, over connections that [`connect`] makes.
 
 #![forbid(unsafe_code)]
 
 pub mod ca;
+pub mod client;
 pub mod connect;
 pub mod decode;
 pub mod identity;
@@ -25,6 +26,7 @@ pub mod local;
 pub mod proto;
 pub mod resource;
 pub mod store;
+mod subscription;
 #[cfg(test)]
 mod testing;
 pub mod upstream;

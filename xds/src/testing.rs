@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
@@ -97,6 +98,8 @@ pub(crate) struct Replica {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Connections {
     Served,
+    /// Nothing is read or written, but they stay open.
+    Frozen,
     Cut,
 }
 
@@ -124,12 +127,13 @@ impl Replica {
                         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                             .serve_connection(TokioIo::new(tls), TowerToHyperService::new(service))
                     );
-                    loop {
-                        let now = *state.borrow_and_update();
+                    let mut now = Connections::Served;
+                    while now != Connections::Cut {
                         tokio::select! {
                             _ = serving.as_mut(), if now == Connections::Served => return,
-                            changed = state.changed() => if changed.is_err() || *state.borrow() == Connections::Cut {
-                                return;
+                            changed = state.changed() => match changed {
+                                Ok(()) => now = *state.borrow_and_update(),
+                                Err(_) => return,
                             },
                         }
                     }
@@ -137,6 +141,11 @@ impl Replica {
             }
         });
         Self { address, accepting, state }
+    }
+
+    /// From now on nothing is read or written any more; connections stay open.
+    pub(crate) fn freeze(&self) {
+        self.state.send_replace(Connections::Frozen);
     }
 
     /// Ends the connections that there are.
@@ -153,8 +162,28 @@ impl Drop for Replica {
 
 /// One delta ADS stream, from the server's side.
 pub(crate) struct Stream {
-    /// Kept, since the stream ends without them.
-    _ends: (Streaming<DeltaDiscoveryRequest>, mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>),
+    pub(crate) metadata: MetadataMap,
+    requests: Streaming<DeltaDiscoveryRequest>,
+    responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+}
+
+impl Stream {
+    pub(crate) async fn request(&mut self) -> DeltaDiscoveryRequest {
+        self.requests.message().await.unwrap().expect("the client has ended the stream")
+    }
+
+    pub(crate) async fn respond(&self, response: DeltaDiscoveryResponse) {
+        self.responses.send(Ok(response)).await.unwrap();
+    }
+
+    pub(crate) async fn fail(self, status: Status) {
+        self.responses.send(Err(status)).await.unwrap();
+    }
+
+    /// Until the client has given the stream up.
+    pub(crate) async fn ended(mut self) {
+        while let Ok(Some(_)) = self.requests.message().await {}
+    }
 }
 
 /// A delta ADS server whose streams the test plays itself.
@@ -187,7 +216,8 @@ impl AggregatedDiscoveryService for Play<Stream> {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let (responses, receiver) = mpsc::channel(16);
-        let stream = Stream { _ends: (request.into_inner(), responses) };
+        let metadata = request.metadata().clone();
+        let stream = Stream { metadata, requests: request.into_inner(), responses };
         self.0.send(stream).map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(receiver)))
     }

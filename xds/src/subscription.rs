@@ -1,0 +1,264 @@
+//! What is said on the delta ADS stream, and when there is one, without I/O: calls and time go in, actions come out of
+//! [`Subscription::poll`].
+//!
+//! ```text
+//!                   later                    connected                     every wildcard type answered
+//!  ──► BackingOff ───────────► Connecting ───────────────► Syncing ───────────────────────────► Synced
+//!          ▲                       │                          │                                    │
+//!          └───────────────────────┴──────────────────────────┴────────────────────────────────────┘
+//!                 failed                     ended, or silent              ended
+//! ```
+//!
+//! What is retained (names and versions of everything that the store has of the control plane) outlives streams: the
+//! next one begins by telling it, so that only what changed meanwhile is sent, and what was removed meanwhile is said.
+
+mod outage;
+mod pace;
+mod requests;
+mod retained;
+
+pub(crate) use outage::Report;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rpds::HashTrieSetSync;
+
+use crate::decode::Complaint;
+use crate::proto;
+use crate::proto::discovery::{DeltaDiscoveryRequest, Node};
+use outage::Outage;
+use pace::Pace;
+use retained::Retained;
+
+/// The client's side of a subscription to the whole mesh, or on demand.
+///
+/// After each call take all actions by [`poll`](Self::poll), then ask [`timeout`](Self::timeout). Times are
+/// milliseconds of one monotonic clock.
+pub(crate) struct Subscription {
+    node: Node,
+    on_demand: bool,
+    phase: Phase,
+    pace: Pace,
+    outage: Outage,
+    retained: Retained,
+    /// Every name that was asked for, to be asked for again on the next stream.
+    demanded: BTreeSet<Arc<str>>,
+    awaited: HashTrieSetSync<Arc<str>>,
+    /// The address whose stream ended last.
+    avoid: Option<SocketAddr>,
+    actions: VecDeque<Action>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    BackingOff { until: u64 },
+    Connecting,
+    Syncing { address: SocketAddr, missing: Vec<ResourceType>, silent_at: u64 },
+    Synced { address: SocketAddr },
+}
+
+/// What the driver has to do.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Make a connection, this address last; then call [`Subscription::connected`] or [`Subscription::ended`].
+    Connect { avoid: Option<SocketAddr> },
+    /// On the stream, in this order.
+    Send(DeltaDiscoveryRequest),
+    /// Give the connection up; nothing more is wanted of it.
+    Close,
+    /// Tell the operator.
+    Report(Report),
+}
+
+/// What is subscribed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResourceType {
+    Address,
+    Authorization,
+}
+
+/// A response whose changes are visible in the store.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) type_url: String,
+    pub(crate) nonce: String,
+    /// Names and versions that the store has now.
+    pub(crate) accepted: Vec<(Arc<str>, Arc<str>)>,
+    pub(crate) removed: Vec<Arc<str>>,
+    pub(crate) complaints: Vec<Complaint>,
+    /// Of [`Subscription::awaited`], what it speaks of.
+    pub(crate) answered: Vec<Arc<str>>,
+}
+
+/// Why there is no stream, or no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// There was no connection.
+    NotConnected(String),
+    /// The stream was refused or broke.
+    Broken {
+        reason: String,
+        /// A code by which servers end streams as a matter of course.
+        usual: bool,
+    },
+    /// The server ended it in good order.
+    Complete,
+}
+
+impl Subscription {
+    /// Begins with a connection at once.
+    pub(crate) fn new(node: Node, on_demand: bool, random: fastrand::Rng) -> Self {
+        Self {
+            node,
+            on_demand,
+            phase: Phase::BackingOff { until: 0 },
+            pace: Pace::new(random),
+            outage: Outage::default(),
+            retained: Retained::default(),
+            demanded: BTreeSet::new(),
+            awaited: HashTrieSetSync::new_sync(),
+            avoid: None,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// A connection is there: its stream begins with these requests.
+    pub(crate) fn connected(&mut self, address: SocketAddr, now: u64) {
+        let missing = ResourceType::ALL.into_iter().filter(|r#type| self.is_wildcard(*r#type)).collect();
+        self.phase = Phase::Syncing { address, missing, silent_at: now + self.pace.patience() };
+        for (n, r#type) in ResourceType::ALL.into_iter().enumerate() {
+            let mut request = if self.is_wildcard(r#type) {
+                requests::everything(r#type)
+            } else {
+                requests::only(r#type, &self.demanded)
+            };
+            request.initial_resource_versions = self.retained.versions(r#type);
+            request.node = (n == 0).then(|| self.node.clone());
+            self.actions.push_back(Action::Send(request));
+        }
+    }
+
+    /// Something has come: the server is not silent.
+    pub(crate) fn received(&mut self, now: u64) {
+        if let Phase::Syncing { silent_at, .. } = &mut self.phase {
+            *silent_at = now + self.pace.patience();
+        }
+    }
+
+    /// What a response says is visible in the store. It is acknowledged, if its stream is still there.
+    pub(crate) fn applied(&mut self, answer: Answer, now: u64) {
+        let r#type = ResourceType::of_url(&answer.type_url);
+        match r#type {
+            Some(r#type) => self.retained.apply(r#type, &answer),
+            None => self.report(Report::UnknownType { type_url: answer.type_url.clone() }),
+        }
+        for name in &answer.answered {
+            self.awaited.remove_mut(name);
+        }
+        if !answer.complaints.is_empty() {
+            let (resources, reasons) = (answer.complaints.len(), requests::joined(&answer.complaints));
+            self.report(Report::Refused { type_url: answer.type_url.clone(), resources, reasons });
+        }
+        if matches!(self.phase, Phase::Syncing { .. } | Phase::Synced { .. }) {
+            self.actions.push_back(Action::Send(requests::acknowledge(answer)));
+        }
+        if let Phase::Syncing { address, missing, .. } = &mut self.phase {
+            missing.retain(|missing| Some(*missing) != r#type);
+            if missing.is_empty() {
+                self.phase = Phase::Synced { address: *address };
+                self.pace.reset();
+                let connected = self.outage.is_over(now);
+                self.report(connected);
+            }
+        }
+    }
+
+    /// There is no connection, or its stream is over.
+    pub(crate) fn ended(&mut self, ending: &Ending, now: u64) {
+        if let Phase::Syncing { address, .. } | Phase::Synced { address } = self.phase {
+            self.avoid = Some(address);
+        }
+        let delay = self.pace.delay();
+        self.phase = Phase::BackingOff { until: now + delay };
+        for report in self.outage.failed(ending, delay, now) {
+            self.report(report);
+        }
+    }
+
+    /// Asks for a resource by one of its names: `network/ip`, `namespace/hostname`, or a workload's uid. Only the first
+    /// time, and only on demand: otherwise everything is followed anyway.
+    pub(crate) fn demand(&mut self, name: &Arc<str>) {
+        if !self.on_demand || !self.demanded.insert(name.clone()) {
+            return;
+        }
+        self.awaited.insert_mut(name.clone());
+        if matches!(self.phase, Phase::Syncing { .. } | Phase::Synced { .. }) {
+            self.actions.push_back(Action::Send(requests::one_more(ResourceType::Address, name)));
+        }
+    }
+
+    /// The names that were asked for and that no answer has spoken of yet.
+    pub(crate) fn awaited(&self) -> &HashTrieSetSync<Arc<str>> {
+        &self.awaited
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout(&mut self, now: u64) {
+        match self.phase {
+            Phase::BackingOff { until } if until <= now => {
+                self.phase = Phase::Connecting;
+                self.actions.push_back(Action::Connect { avoid: self.avoid });
+            }
+            Phase::Syncing { silent_at, .. } if silent_at <= now => {
+                let reason = format!("no answer within {} s", self.pace.patience() / 1000);
+                self.actions.push_back(Action::Close);
+                self.pace.was_silent();
+                self.ended(&Ending::Broken { reason, usual: false }, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub(crate) fn timeout(&self) -> Option<u64> {
+        match self.phase {
+            Phase::BackingOff { until } => Some(until),
+            Phase::Syncing { silent_at, .. } => Some(silent_at),
+            Phase::Connecting | Phase::Synced { .. } => None,
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn is_wildcard(&self, r#type: ResourceType) -> bool {
+        !(self.on_demand && r#type == ResourceType::Address)
+    }
+
+    fn report(&mut self, report: Report) {
+        self.actions.push_back(Action::Report(report));
+    }
+}
+
+impl ResourceType {
+    /// In the order in which they are asked for, that of stock.
+    const ALL: [Self; 2] = [Self::Address, Self::Authorization];
+
+    pub(crate) fn of_url(type_url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r#type| r#type.url() == type_url)
+    }
+
+    fn url(self) -> &'static str {
+        match self {
+            Self::Address => proto::ADDRESS,
+            Self::Authorization => proto::AUTHORIZATION,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
