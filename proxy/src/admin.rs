@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use drain::Registry;
-use hyper::http::request::Parts;
+use http::request::Parts;
 use tokio::sync::mpsc;
 use tracing::info;
 

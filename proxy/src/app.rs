@@ -2,6 +2,7 @@
 
 mod build;
 mod lead;
+mod mesh;
 mod servers;
 
 use std::io;
@@ -72,9 +73,6 @@ pub enum StartError {
     /// The fake certificate authority.
     #[error("FAKE_CA: {0}")]
     FakeCa(#[from] FakeCaError),
-    /// There is nobody to sign certificates.
-    #[error("CA_ADDRESS: certificates from istiod ({0}) are not built yet; set FAKE_CA=true in a test build")]
-    NoCertificateAuthority(String),
     /// Threads or event queues.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),

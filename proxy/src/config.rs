@@ -8,6 +8,7 @@
 //! | [`data_plane`] | listeners, socket options, pool, HTTP/2, workers, inbound |
 //! | [`control`] | admin and its neighbours, log, drain |
 //! | [`mesh`] | mode, the local workload, local mesh state, certificates |
+//! | [`xds`], [`remote`] | mesh state from istiod; how istiod is reached |
 //!
 //! An empty variable counts as unset, except where stock gives emptiness a meaning (`XDS_ADDRESS`, `CA_ADDRESS`).
 
@@ -20,7 +21,9 @@ pub mod proxy_config;
 pub mod remote;
 pub mod unsupported;
 pub mod workers;
+pub mod xds;
 
+pub use self::xds::XdsConfig;
 pub use control::{AdminConfig, DrainConfig, LogConfig, LogFormat};
 pub use data_plane::{
     Http2Config, InboundConfig, Keepalive, ListenerConfig, PoolConfig, SocketConfig, Transparent,
@@ -28,6 +31,6 @@ pub use data_plane::{
 pub use environment::{ConfigError, Environment};
 pub use mesh::{CertificateAuthorityConfig, IdentityConfig, LocalXdsConfig, ProxyMode, WorkloadConfig};
 pub use proxy_config::ProxyConfig;
-pub use remote::{RemoteConfig, RootCertificates, Token};
+pub use remote::RemoteConfig;
 pub use unsupported::refuse_unsupported;
 pub use workers::WorkerConfig;

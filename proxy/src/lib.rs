@@ -10,16 +10,18 @@
 //! | [`plan`] | the outcome of that, for a worker to carry out |
 //! | [`route`], [`policy`] | where a connection goes, and whether it may: pure functions of the mesh's state |
 //! | [`pool`] | which tunnels are shared by whom, and which worker holds them |
+//! | [`control_plane`] | istiod: the stream of mesh state, and the signer of certificates |
 //! | [`identity`] | certificates, and what their holders check |
 //! | [`admin`], [`readiness`], [`telemetry`] | what operators see |
 //!
-//! Threads: one control thread with an asynchronous runtime (certificates, admin, metrics, readiness, signals), and N
+//! Threads: one control thread with an asynchronous runtime (mesh state, certificates, admin, metrics, readiness, signals), and N
 //! workers without one. Workers share nothing that locks on the path of a byte.
 
 pub mod admin;
 pub mod app;
 pub mod clock;
 pub mod config;
+pub mod control_plane;
 pub mod flow;
 pub mod headers;
 pub mod http_server;

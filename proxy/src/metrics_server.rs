@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::io;
 
+use http::request::Parts;
 use hyper::header::ACCEPT;
-use hyper::http::request::Parts;
 
 use crate::http_server::{self, Method, StatusCode, Stop, content, empty};
 use crate::telemetry::Telemetry;

@@ -58,7 +58,7 @@ pub fn serve(
     readiness: Readiness,
     stop: Stop,
 ) -> io::Result<impl Future<Output = ()> + Send> {
-    let handle = move |head: &hyper::http::request::Parts| match (head.uri.path(), &head.method) {
+    let handle = move |head: &http::request::Parts| match (head.uri.path(), &head.method) {
         ("/healthz/ready", &Method::GET) => reply(&readiness.missing()),
         ("/healthz/ready", _) => empty(StatusCode::METHOD_NOT_ALLOWED),
         _ => empty(StatusCode::NOT_FOUND),

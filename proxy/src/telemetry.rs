@@ -5,8 +5,10 @@
 //! | [`log`] | lines in stock's shapes, written by a thread of their own; a filter that can be changed |
 //! | [`facts`] | who talks to whom over one connection |
 //! | [`observation`] | one user connection from open to close: counters and its line in the access log |
+//! | [`control_plane`] | what is counted of the control plane |
 //! | [`metrics`] | every metric family, and how they are exposed |
 
+pub mod control_plane;
 pub mod facts;
 pub mod labels;
 pub mod log;
@@ -16,6 +18,7 @@ pub mod process;
 
 mod access_log;
 
+pub use control_plane::{CertificateResult, ControlPlaneMetrics};
 pub use facts::{ConnectionFacts, Direction, Party, ServiceFacts};
 pub use labels::ResponseFlags;
 pub use log::{LogGuard, LogHandle};

@@ -13,7 +13,7 @@ use ztunnel::identity::{self, Certificates, FakeCaConfig, RootFiles};
 use ztunnel::pool::{Directory, Loads};
 use ztunnel::shared::{Http2, PoolLimits, Shared};
 use ztunnel::socket::{self, ListenerKind};
-use ztunnel::telemetry::Telemetry;
+use ztunnel::telemetry::{ControlPlaneMetrics, Telemetry};
 use ztunnel::worker::{FrozenTunnel, Handle, Kept, Listening, Mailbox, Message, MoveError, Worker};
 
 /// What a host is made of.
@@ -48,12 +48,13 @@ impl Host {
         store.update(|edit| mesh.apply(edit));
         let sockets = SocketConfig { keepalive: None, user_timeout: None, mark: None };
         let clock = Clock::start();
+        let telemetry = Telemetry::new("test", move || clock.now());
         let shared = Arc::new(Shared {
             clock,
             store,
             demand: None,
-            certificates: certificates(config.root),
-            telemetry: Telemetry::new("test", move || clock.now()),
+            certificates: certificates(config.root, telemetry.control_plane().clone()),
+            telemetry,
             registry: drain::Registry::new(1),
             directory: Directory::new(),
             loads: Loads::new(1),
@@ -119,11 +120,11 @@ impl Host {
 }
 
 /// The manager of certificates runs on a thread of its own.
-fn certificates([certificate, key]: [PathBuf; 2]) -> Certificates {
+fn certificates([certificate, key]: [PathBuf; 2], metrics: ControlPlaneMetrics) -> Certificates {
     let root = Some(RootFiles { certificate, key });
     let day = Duration::from_secs(86_400);
     let authority = identity::fake_authority(&FakeCaConfig { ttl: day, root }).expect("a root certificate");
-    let (certificates, manager) = identity::start(authority);
+    let (certificates, manager) = identity::start(authority, metrics);
     thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(manager);

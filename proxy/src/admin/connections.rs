@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use drain::{Entry, Kind};
-use hyper::http::request::Parts;
+use http::request::Parts;
 use serde::Serialize;
 use xds::Identity;
 

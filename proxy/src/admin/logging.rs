@@ -1,6 +1,6 @@
 //! `/logging`: what is logged, shown and changed while the process runs.
 
-use hyper::http::request::Parts;
+use http::request::Parts;
 
 use super::parameter;
 use crate::http_server::{Method, Response, StatusCode, text};

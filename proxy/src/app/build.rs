@@ -10,13 +10,15 @@ use std::thread::JoinHandle;
 
 use super::StartError;
 use super::lead::{self, Control};
+use super::mesh::Mesh;
 use super::servers::Servers;
 use crate::clock::Clock;
 use crate::config::{
     self, AdminConfig, CertificateAuthorityConfig, DrainConfig, Environment, Http2Config, IdentityConfig,
     InboundConfig, ListenerConfig, LocalXdsConfig, LogConfig, PoolConfig, ProxyMode, SocketConfig,
-    Transparent, WorkerConfig, WorkloadConfig,
+    Transparent, WorkerConfig, WorkloadConfig, XdsConfig,
 };
+use crate::control_plane;
 use crate::identity::{self, CertificateAuthority, FakeCaConfig, RootFiles};
 use crate::pool::{Directory, Loads};
 use crate::shared::{Http2, PoolLimits, Shared};
@@ -52,6 +54,7 @@ impl Proxy {
         let workload = WorkloadConfig::from_environment(environment)?;
         let inbound = InboundConfig::from_environment(environment)?;
         let identity = IdentityConfig::from_environment(environment)?;
+        let xds = XdsConfig::from_environment(environment)?;
         let store = xds::Store::new();
         let static_config = load_local_mesh(environment, &store)?;
         let shown = serde_json::json!({
@@ -63,6 +66,7 @@ impl Proxy {
             "http2": http2,
             "inbound": inbound,
             "identity": identity,
+            "xds": xds,
             "admin": admin,
             "drain": drain,
             "log": log,
@@ -71,16 +75,17 @@ impl Proxy {
 
         let (log_handle, log) = crate::telemetry::log::install(&log)?;
         socket::raise_file_limit();
-        let authority = authority(environment, &identity)?;
-        let (certificates, manager) = identity::start(authority);
-        let (bound, transparent) = bind(&listeners, &sockets)?;
-
         let clock = Clock::start();
         let telemetry = Telemetry::new(&admin.istio_version, move || clock.now());
+        let authority = authority(environment, &identity)?;
+        let (certificates, manager) = identity::start(authority, telemetry.control_plane().clone());
+        let mesh = xds.map(|xds| Mesh::new(&xds, store.clone(), &telemetry)).transpose()?;
+        let (bound, transparent) = bind(&listeners, &sockets)?;
+
         let shared = Arc::new(Shared {
             clock,
             store,
-            demand: None,
+            demand: mesh.as_ref().and_then(Mesh::demand),
             certificates,
             telemetry,
             registry: drain::Registry::new(workers.threads),
@@ -104,7 +109,7 @@ impl Proxy {
             })
             .collect::<Result<Vec<_>, std::io::Error>>()?;
         let servers = Servers::bind(&admin, &shared, log_handle, shown, static_config)?;
-        let control = Control::new(shared.clone(), &drain, Box::pin(manager), servers);
+        let control = Control::new(shared.clone(), &drain, Box::pin(manager), mesh, servers);
         Ok(Self { shared, workers, listeners: bound, control, log })
     }
 
@@ -171,7 +176,7 @@ fn authority(
             Ok(identity::fake_authority(&FakeCaConfig { ttl: identity.secret_ttl, root })?)
         }
         CertificateAuthorityConfig::Remote(remote) => {
-            Err(StartError::NoCertificateAuthority(remote.address.clone()))
+            Ok(control_plane::authority(remote, identity.secret_ttl)?)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The control thread: certificates, the servers for operators, signals, and the process's way to its end.
+//! The control thread: mesh state, certificates, the servers for operators, signals, and the process's way to its end.
 
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use drain::machine::{Action, Event, Left};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use super::mesh::{self, Mesh};
 use super::servers::Servers;
 use crate::config::DrainConfig;
 use crate::shared::Shared;
@@ -20,6 +21,7 @@ pub(super) struct Control {
     shared: Arc<Shared>,
     machine: DrainMachine,
     manager: Manager,
+    mesh: Option<Mesh>,
     servers: Servers,
 }
 
@@ -28,9 +30,15 @@ pub(super) type Manager = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Control {
     /// `drain` says how long the process's end may take.
-    pub(super) fn new(shared: Arc<Shared>, drain: &DrainConfig, manager: Manager, servers: Servers) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        drain: &DrainConfig,
+        manager: Manager,
+        mesh: Option<Mesh>,
+        servers: Servers,
+    ) -> Self {
         let deadline = u64::try_from(drain.deadline.as_millis()).unwrap_or(u64::MAX);
-        Self { shared, machine: DrainMachine::new(deadline), manager, servers }
+        Self { shared, machine: DrainMachine::new(deadline), manager, mesh, servers }
     }
 }
 
@@ -47,7 +55,7 @@ pub(super) fn lead(control: Control) -> ExitCode {
 
 impl Control {
     async fn run(self) -> ExitCode {
-        let Self { shared, mut machine, manager, servers } = self;
+        let Self { shared, mut machine, manager, mesh, servers } = self;
         tokio::spawn(manager);
         let mut running = match servers.start() {
             Ok(running) => running,
@@ -56,6 +64,10 @@ impl Control {
                 return ExitCode::FAILURE;
             }
         };
+        if let Some(mesh) = mesh {
+            mesh.start(&shared, &running);
+        }
+        tokio::spawn(mesh::follow(shared.clone()));
         let (mut terminate, mut interrupt) =
             match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
                 (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
@@ -133,7 +145,7 @@ async fn carry_out(action: Action, shared: &Arc<Shared>, emptied: &mpsc::Unbound
     }
 }
 
-fn workers(shared: &Shared) -> std::ops::Range<usize> {
+pub(super) fn workers(shared: &Shared) -> std::ops::Range<usize> {
     0..shared.workers.get().map_or(0, Vec::len)
 }
 

@@ -81,6 +81,11 @@ impl Servers {
 }
 
 impl Running {
+    /// Until the result is dropped, the process is not ready.
+    pub(super) fn pending(&self, name: &'static str) -> Pending {
+        self.readiness.pending(name)
+    }
+
     /// The process is about to go. Operators can still ask how it is going.
     pub(super) fn not_ready(&mut self) {
         self.draining.get_or_insert_with(|| self.readiness.pending("draining"));

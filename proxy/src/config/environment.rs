@@ -92,6 +92,14 @@ impl Environment {
         self.variables.get(name).map(String::as_str)
     }
 
+    /// The variables whose names begin so: the rest of each name, and the value, empty or not.
+    pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.variables.iter().filter_map(move |(name, value)| {
+            let rest = name.strip_prefix(prefix).filter(|rest| !rest.is_empty())?;
+            Some((rest, value.as_str()))
+        })
+    }
+
     /// `ISTIO_META_<key>`, or else the same key of ProxyConfig's `proxyMetadata`.
     pub fn meta(&self, key: &str) -> Result<Option<String>, ConfigError> {
         let name = format!("ISTIO_META_{key}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::remote::{RemoteConfig, Server};
+use super::remote::{RemoteConfig, Server, cluster_id};
 use super::{ConfigError, Environment};
 
 /// `PROXY_MODE`: for whom the proxy works.
@@ -66,17 +66,13 @@ impl WorkloadConfig {
             .ok()
             .filter(|parts: &[&str; 3]| parts.iter().all(|part| !part.is_empty()))
             .ok_or_else(|| ConfigError::new(NAME, format!("{info:?} is not {form}")))?;
-        let cluster = match environment.meta("CLUSTER_ID")? {
-            Some(cluster) => cluster,
-            None => environment.get("CLUSTER_ID").unwrap_or("Kubernetes").to_owned(),
-        };
         Ok(Self {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),
             network: environment.get("NETWORK").unwrap_or_default().to_owned(),
             node: environment.get("NODE_NAME").map(ToOwned::to_owned),
-            cluster,
+            cluster: cluster_id(environment)?,
             cluster_domain: environment.get("CLUSTER_DOMAIN").unwrap_or("cluster.local").to_owned(),
         })
     }
@@ -139,7 +135,7 @@ pub enum CertificateAuthorityConfig {
     /// `FAKE_CA=true`: a key that is printed in the source; whether this build has one is not decided here.
     Fake,
     /// `CA_ADDRESS`: istiod.
-    Remote(RemoteConfig),
+    Remote(Box<RemoteConfig>),
 }
 
 impl IdentityConfig {
@@ -159,7 +155,7 @@ impl IdentityConfig {
             let missing = || {
                 ConfigError::new("CA_ADDRESS", "is empty; set it to istiod's address, or set FAKE_CA=true")
             };
-            CertificateAuthorityConfig::Remote(remote.ok_or_else(missing)?)
+            CertificateAuthorityConfig::Remote(Box::new(remote.ok_or_else(missing)?))
         };
         let trust_domain = environment.get("TRUST_DOMAIN").unwrap_or("cluster.local").to_owned();
         Ok(Self { trust_domain, secret_ttl, authority })

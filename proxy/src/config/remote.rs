@@ -1,9 +1,10 @@
 //! How to reach istiod: address, root certificates, token.
 
 use std::fmt;
-use std::path::PathBuf;
 
+use http::{HeaderName, HeaderValue, Uri};
 use serde::Serialize;
+use xds::connect::{self, RootCertificates, Token};
 
 use super::{ConfigError, Environment, ProxyConfig};
 
@@ -20,56 +21,106 @@ pub enum Server {
 }
 
 /// How to reach a server of the control plane.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RemoteConfig {
-    /// URL with scheme.
-    pub address: String,
-    /// What the server's certificate must chain to.
-    pub roots: RootCertificates,
-    /// What we show to prove who we are, if anything.
-    pub token: Option<Token>,
-}
-
-/// Trusted roots.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum RootCertificates {
-    /// A PEM file, which may be renewed while we run.
-    File(PathBuf),
-    /// The operating system's.
-    System,
-    /// PEM given in the variable itself.
-    Pem(String),
-}
-
-/// A bearer token. Neither `Debug` nor serialising shows a secret.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Token {
-    /// A file that is read again for each request, since Kubernetes renews it.
-    File(PathBuf),
-    /// The token itself.
-    Static(#[serde(serialize_with = "hidden")] String),
+pub struct RemoteConfig {
+    /// `https://host:port`.
+    #[serde(serialize_with = "as_text")]
+    pub address: Uri,
+    /// What the server's certificate must chain to.
+    pub roots: RootCertificates,
+    /// Another name that the server's certificate may have, besides the host of the address.
+    pub alternative_name: Option<String>,
+    /// What we show to prove who we are, if anything.
+    pub token: Option<Token>,
+    /// The cluster that we say we are in.
+    pub cluster_id: String,
+    /// Further metadata of each request. It may be secret, so that only the names are shown.
+    #[serde(serialize_with = "names_only")]
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl RemoteConfig {
     /// None if the address is set to the empty string, which switches the server off.
     pub fn from_environment(environment: &Environment, server: Server) -> Result<Option<Self>, ConfigError> {
-        let Some(address) = address(environment, server)? else { return Ok(None) };
-        let roots = match server {
-            Server::Xds => roots(environment, "XDS_ROOT_CA")?,
-            Server::CertificateAuthority => roots(environment, "CA_ROOT_CA")?,
+        let names = server.variables();
+        let Some(address) = address(environment, names.address)? else { return Ok(None) };
+        Ok(Some(Self {
+            address,
+            roots: roots(environment, names.roots)?,
+            alternative_name: environment.get(names.alternative_name).map(ToOwned::to_owned),
+            token: token(environment),
+            cluster_id: cluster_id(environment)?,
+            headers: headers(environment, names.headers)?,
+        }))
+    }
+
+    /// The server as it is asked.
+    ///
+    /// # Errors
+    /// A name in it cannot be one.
+    pub fn server(&self) -> Result<connect::Server, ConfigError> {
+        let config = connect::ServerConfig {
+            address: self.address.clone(),
+            roots: self.roots.clone(),
+            token: self.token.clone(),
+            alternative_name: self.alternative_name.clone(),
+            cluster_id: self.cluster_id.clone(),
+            headers: self.headers.clone(),
         };
-        Ok(Some(Self { address, roots, token: token(environment) }))
+        connect::Server::new(config)
+            .map_err(|error| ConfigError::new(self.address.to_string(), error.to_string()))
     }
 }
 
-fn address(environment: &Environment, server: Server) -> Result<Option<String>, ConfigError> {
-    let name = match server {
-        Server::Xds => "XDS_ADDRESS",
-        Server::CertificateAuthority => "CA_ADDRESS",
-    };
+impl fmt::Debug for RemoteConfig {
+    /// Headers may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteConfig")
+            .field("address", &self.address)
+            .field("roots", &self.roots)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The variables that tell of one server.
+struct Variables {
+    address: &'static str,
+    roots: &'static str,
+    alternative_name: &'static str,
+    /// Their beginning; the rest is a header's name.
+    headers: &'static str,
+}
+
+impl Server {
+    fn variables(self) -> Variables {
+        match self {
+            Self::Xds => Variables {
+                address: "XDS_ADDRESS",
+                roots: "XDS_ROOT_CA",
+                alternative_name: "ALT_XDS_HOSTNAME",
+                headers: "XDS_HEADER_",
+            },
+            Self::CertificateAuthority => Variables {
+                address: "CA_ADDRESS",
+                roots: "CA_ROOT_CA",
+                alternative_name: "ALT_CA_HOSTNAME",
+                headers: "CA_HEADER_",
+            },
+        }
+    }
+}
+
+/// `ISTIO_META_CLUSTER_ID`, or else `CLUSTER_ID`.
+pub(super) fn cluster_id(environment: &Environment) -> Result<String, ConfigError> {
+    Ok(match environment.meta("CLUSTER_ID")? {
+        Some(cluster) => cluster,
+        None => environment.get("CLUSTER_ID").unwrap_or("Kubernetes").to_owned(),
+    })
+}
+
+fn address(environment: &Environment, name: &'static str) -> Result<Option<Uri>, ConfigError> {
     let address = match environment.raw(name) {
         Some("") => return Ok(None),
         Some(address) => address.to_owned(),
@@ -81,14 +132,34 @@ fn address(environment: &Environment, server: Server) -> Result<Option<String>, 
             None => "https://localhost:15012".to_owned(),
         },
     };
-    match address.split_once("://") {
-        None => Ok(Some(format!("https://{address}"))),
-        Some(("http" | "https", _)) => Ok(Some(address)),
-        Some((scheme, _)) => Err(ConfigError::new(
+    let url = match address.split_once("://") {
+        None => format!("https://{address}"),
+        Some(("https", _)) => address,
+        Some((scheme, _)) => {
+            let problem =
+                format!("{scheme:?} does not protect our token; use https://host:port or host:port");
+            return Err(ConfigError::new(name, problem));
+        }
+    };
+    url.parse().map(Some).map_err(|error| {
+        ConfigError::new(
             name,
-            format!("{scheme:?} is not a scheme; use https://host:port or host:port"),
-        )),
-    }
+            format!("{url:?} is not an address ({error}); use https://host:port or host:port"),
+        )
+    })
+}
+
+fn headers(
+    environment: &Environment,
+    prefix: &'static str,
+) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigError> {
+    let header = |(name, value): (&str, &str)| {
+        let problem =
+            |what| ConfigError::new(format!("{prefix}{name}"), format!("{what} cannot be sent in a header"));
+        let parsed = HeaderName::try_from(name).map_err(|_| problem("its name"))?;
+        Ok((parsed, HeaderValue::try_from(value).map_err(|_| problem("its value"))?))
+    };
+    environment.with_prefix(prefix).map(header).collect()
 }
 
 fn roots(environment: &Environment, name: &'static str) -> Result<RootCertificates, ConfigError> {
@@ -119,17 +190,15 @@ fn token(environment: &Environment) -> Option<Token> {
     }
 }
 
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::Static(_) => f.write_str("Static(hidden)"),
-        }
-    }
+fn as_text<S: serde::Serializer>(uri: &Uri, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(uri)
 }
 
-fn hidden<S: serde::Serializer>(_: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str("hidden")
+fn names_only<S: serde::Serializer>(
+    headers: &[(HeaderName, HeaderValue)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(headers.iter().map(|(name, _)| name.as_str()))
 }
 
 #[cfg(test)]
@@ -143,17 +212,22 @@ mod tests {
 
     #[test]
     fn addresses_have_a_scheme() {
-        let address =
-            |value| ca(&[("CA_ROOT_CA", "SYSTEM"), ("CA_ADDRESS", value)]).map(|ca| ca.map(|ca| ca.address));
+        let address = |value| {
+            ca(&[("CA_ROOT_CA", "SYSTEM"), ("CA_ADDRESS", value)])
+                .map(|ca| ca.map(|ca| ca.address.to_string()))
+        };
         assert_eq!(
             address("istiod.istio-system.svc:15012"),
-            Ok(Some("https://istiod.istio-system.svc:15012".into()))
+            Ok(Some("https://istiod.istio-system.svc:15012/".into()))
         );
-        assert_eq!(address("http://localhost:15010"), Ok(Some("http://localhost:15010".into())));
         assert_eq!(address(""), Ok(None));
-        assert!(address("ftp://x").unwrap_err().starts_with("CA_ADDRESS: \"ftp\" is not a scheme"));
+        for scheme in ["http", "ftp"] {
+            let value = format!("{scheme}://localhost:15010");
+            let refused = ca(&[("CA_ROOT_CA", "SYSTEM"), ("CA_ADDRESS", &value)]).unwrap_err();
+            assert!(refused.starts_with(&format!("CA_ADDRESS: {scheme:?} does not protect our token")));
+        }
         let in_cluster = ca(&[("CA_ROOT_CA", "SYSTEM"), ("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
-        assert_eq!(in_cluster.unwrap().unwrap().address, "https://istiod.istio-system.svc:15012");
+        assert_eq!(in_cluster.unwrap().unwrap().address, "https://istiod.istio-system.svc:15012/");
     }
 
     #[test]
@@ -172,10 +246,26 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_never_shown() {
-        let ca = ca(&[("CA_ROOT_CA", "SYSTEM"), ("AUTH_TOKEN", "s3cret")]).unwrap().unwrap();
+    fn no_secret_is_ever_shown() {
+        let variables = [("CA_ROOT_CA", "SYSTEM"), ("AUTH_TOKEN", "s3cret"), ("CA_HEADER_X-Key", "s3cret")];
+        let ca = ca(&variables).unwrap().unwrap();
         assert_eq!(ca.token, Some(Token::Static("s3cret".into())));
-        let shown = format!("{ca:?} {}", serde_json::to_string(&ca).unwrap());
-        assert!(!shown.contains("s3cret"), "{shown}");
+        assert_eq!(ca.headers, [(HeaderName::from_static("x-key"), HeaderValue::from_static("s3cret"))]);
+        let shown = serde_json::to_string(&ca).unwrap();
+        assert!(shown.contains("x-key") && !shown.contains("s3cret"), "{shown}");
+    }
+
+    #[test]
+    fn each_server_has_variables_of_its_own() {
+        let environment = Environment::from_variables([
+            ("XDS_ROOT_CA", "SYSTEM"),
+            ("ALT_XDS_HOSTNAME", "istiod.example.com"),
+            ("ALT_CA_HOSTNAME", "ca.example.com"),
+            ("CA_HEADER_A", "1"),
+            ("CLUSTER_ID", "east"),
+        ]);
+        let xds = RemoteConfig::from_environment(&environment, Server::Xds).unwrap().unwrap();
+        assert_eq!(xds.alternative_name.as_deref(), Some("istiod.example.com"));
+        assert_eq!((xds.cluster_id.as_str(), xds.headers.len()), ("east", 0));
     }
 }

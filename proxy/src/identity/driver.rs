@@ -18,16 +18,21 @@ use super::chain::ChainError;
 use super::handle::{Certificates, Command, Published, Wake};
 use super::manager::{Action, Issued, Manager, Now, Report};
 use super::request::Request;
+use crate::telemetry::{CertificateResult, ControlPlaneMetrics};
 
 /// The handle for the workers, and the manager itself, which runs until every handle is gone.
 ///
 /// The future needs a tokio runtime with time. When it is dropped, whoever waits is woken and finds
 /// [`Lookup::Unavailable`](super::Lookup::Unavailable); certificates that are published stay.
-pub fn start(ca: Arc<dyn CertificateAuthority>) -> (Certificates, impl Future<Output = ()> + Send) {
+pub fn start(
+    ca: Arc<dyn CertificateAuthority>,
+    metrics: ControlPlaneMetrics,
+) -> (Certificates, impl Future<Output = ()> + Send) {
     let published = Arc::new(ArcSwap::default());
     let (sender, commands) = mpsc::unbounded_channel();
     let driver = Driver {
         ca,
+        metrics,
         published: published.clone(),
         commands,
         manager: Manager::new(fastrand::Rng::new()),
@@ -42,6 +47,7 @@ type Fetched = Result<Issued<Arc<Credentials>>, FetchError>;
 
 struct Driver {
     ca: Arc<dyn CertificateAuthority>,
+    metrics: ControlPlaneMetrics,
     published: Arc<ArcSwap<Published>>,
     commands: mpsc::UnboundedReceiver<Command>,
     manager: Manager<Arc<Credentials>, Wake>,
@@ -64,6 +70,16 @@ enum FetchError {
     Answer(#[from] ChainError),
     #[error("the certificate request panicked")]
     Panicked,
+}
+
+impl FetchError {
+    fn result(&self) -> CertificateResult {
+        match self {
+            Self::Ca(CaError::Unreachable(_)) | Self::Timeout => CertificateResult::Unreachable,
+            Self::Ca(CaError::Refused(_)) => CertificateResult::Refused,
+            Self::Request(_) | Self::Answer(_) | Self::Panicked => CertificateResult::Unusable,
+        }
+    }
 }
 
 impl Driver {
@@ -107,6 +123,8 @@ impl Driver {
     fn finished(&mut self, fetched: Result<(Id, Fetched), JoinError>, now: Now) {
         let (id, fetched) = fetched.unwrap_or_else(|error| (error.id(), Err(FetchError::Panicked)));
         if let Some(identity) = self.fetching.remove(&id) {
+            self.metrics
+                .certificate(fetched.as_ref().map_or_else(FetchError::result, |_| CertificateResult::Signed));
             let outcome = fetched.map_err(|error| error.to_string().into());
             self.manager.finished(&identity, outcome, now);
         }

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::control_plane::ControlPlaneMetrics;
 use super::facts::Direction;
 use super::labels::{ReporterLabel, TrafficLabels};
 use super::process::ProcessCollector;
@@ -22,6 +23,7 @@ pub struct Telemetry(Arc<Inner>);
 struct Inner {
     registry: Registry,
     traffic: Traffic,
+    control_plane: ControlPlaneMetrics,
     sockets: Family<ReporterLabel, Gauge>,
     tunnels: Family<RoleLabel, Gauge>,
     tunnels_failed: Family<RoleLabel, Counter>,
@@ -74,8 +76,10 @@ impl Telemetry {
         istio.register("build", "Istio component build info", build);
         let traffic = Traffic::new(istio);
         let sockets = registered(istio, "tcp_sockets_open", "TCP sockets that are open now");
+        let control_plane = ControlPlaneMetrics::new(istio);
 
         let ours = registry.sub_registry_with_prefix("ztunnel");
+        control_plane.register_ours(ours);
         let tunnels = registered(ours, "tunnels_open", "HBONE tunnels that are open now");
         let tunnels_failed = registered(ours, "tunnels_failed", "HBONE tunnels that did not come up");
         let moves = registered(ours, "tunnel_moves", "Moves of tunnels between workers");
@@ -95,6 +99,7 @@ impl Telemetry {
         Self(Arc::new(Inner {
             registry,
             traffic,
+            control_plane,
             sockets,
             tunnels,
             tunnels_failed,
@@ -155,6 +160,11 @@ impl Telemetry {
         self.0.rechecks.inc();
     }
 
+    /// What is counted of the control plane.
+    pub fn control_plane(&self) -> &ControlPlaneMetrics {
+        &self.0.control_plane
+    }
+
     pub(super) fn traffic(&self) -> &Traffic {
         &self.0.traffic
     }
@@ -208,7 +218,7 @@ impl Traffic {
 }
 
 /// A new metric, registered. Counters get `_total` when they are exposed.
-fn registered<M>(registry: &mut Registry, name: &str, help: &str) -> M
+pub(super) fn registered<M>(registry: &mut Registry, name: &str, help: &str) -> M
 where
     M: prometheus_client::registry::Metric + Default + Clone,
 {

@@ -50,7 +50,8 @@ impl Bench {
     pub(super) fn new(workers: usize, mesh: &str) -> Self {
         let store = Store::new();
         let clock = Clock::start();
-        let certificates = certificates();
+        let telemetry = Telemetry::new("test", move || clock.now());
+        let certificates = certificates(&telemetry);
         // The workers' own has come by the time that they ask.
         credentials(&certificates, LOCAL_IDENTITY);
         let peer = credentials(&certificates, PEER);
@@ -61,7 +62,7 @@ impl Bench {
             store,
             demand: Some(Box::new(move |name: &str| asks.lock().unwrap().push(name.to_owned()))),
             certificates,
-            telemetry: Telemetry::new("test", move || clock.now()),
+            telemetry,
             registry: drain::Registry::new(workers),
             directory: Directory::new(),
             loads: Loads::new(workers),
@@ -362,8 +363,9 @@ fn sockets() -> (mio::net::TcpStream, TcpStream) {
 }
 
 /// The manager of certificates runs on a thread of its own.
-fn certificates() -> Certificates {
-    let (certificates, manager) = identity::start(identity::testing::fake_authority());
+fn certificates(telemetry: &Telemetry) -> Certificates {
+    let metrics = telemetry.control_plane().clone();
+    let (certificates, manager) = identity::start(identity::testing::fake_authority(), metrics);
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(manager);

@@ -140,15 +140,17 @@ impl Worker {
         self.recheck.queued = false;
         let shared = self.core.shared.clone();
         let snapshot = shared.store.load();
-        // Without a workload the message that says so is under way.
-        if let Some(workload) = shared.local_workload_in(&snapshot) {
-            for _ in 0..SLICE {
-                let Some(live) = self.recheck.left.pop() else { break };
-                match live {
-                    Live::Stream(key, id) => self.judge_stream(key, id, &snapshot, &workload),
-                    Live::Pair(key) => self.judge_pair(key, &snapshot, &workload),
-                    Live::User(key) => self.judge_user(key, &snapshot, &workload),
-                }
+        let Some(workload) = shared.local_workload_in(&snapshot) else {
+            // The message that says so is under way; what it brings begins anew.
+            self.recheck.left = Vec::new();
+            return;
+        };
+        for _ in 0..SLICE {
+            let Some(live) = self.recheck.left.pop() else { break };
+            match live {
+                Live::Stream(key, id) => self.judge_stream(key, id, &snapshot, &workload),
+                Live::Pair(key) => self.judge_pair(key, &snapshot, &workload),
+                Live::User(key) => self.judge_user(key, &snapshot, &workload),
             }
         }
         self.go_on_rechecking();

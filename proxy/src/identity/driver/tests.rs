@@ -11,6 +11,7 @@ use crate::identity::Lookup;
 use crate::identity::ca::Signing;
 use crate::identity::fake_ca::FakeCa;
 use crate::identity::testing::{DAY, DB, TestCa, WEB, talk};
+use crate::telemetry::Telemetry;
 
 /// Does what it was told for the next requests, then signs.
 struct Script {
@@ -41,6 +42,10 @@ impl CertificateAuthority for Script {
             Some(Step::Panic) => Box::pin(async { panic!("a fault in the CA client") }),
         }
     }
+}
+
+fn metrics() -> ControlPlaneMetrics {
+    Telemetry::new("", || 0).control_plane().clone()
 }
 
 fn web() -> Identity {
@@ -80,7 +85,7 @@ fn reason(lookup: Lookup) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn credentials_come_and_work() {
-    let (certificates, manager) = start(Script::new([]));
+    let (certificates, manager) = start(Script::new([]), metrics());
     tokio::spawn(manager);
     assert!(certificates.lookup(&web()).is_pending());
     let web = ready(&certificates, &web()).await;
@@ -95,7 +100,7 @@ async fn credentials_come_and_work() {
 
 #[tokio::test(start_paused = true)]
 async fn a_warm_certificate_is_there_before_it_is_asked_for() {
-    let (certificates, manager) = start(Script::new([]));
+    let (certificates, manager) = start(Script::new([]), metrics());
     tokio::spawn(manager);
     certificates.warm_up(&web());
     while certificates.lookup(&web()).is_pending() {
@@ -111,7 +116,7 @@ async fn failures_have_a_reason_and_pass() {
         (Step::Hang, "the CA did not answer within 10 s"),
         (Step::Panic, "the certificate request panicked"),
     ] {
-        let (certificates, manager) = start(Script::new([step]));
+        let (certificates, manager) = start(Script::new([step]), metrics());
         tokio::spawn(manager);
         assert_eq!(reason(ask(&certificates, &web()).await), why);
         assert_eq!(certificates.summaries()[0].state.to_string(), format!("Unavailable: {why}"));
@@ -124,7 +129,7 @@ async fn failures_have_a_reason_and_pass() {
 
 #[tokio::test(start_paused = true)]
 async fn when_the_manager_goes_nobody_is_left_waiting() {
-    let (certificates, manager) = start(Script::new([Step::Hang]));
+    let (certificates, manager) = start(Script::new([Step::Hang]), metrics());
     let task = tokio::spawn(manager);
     let waiting = tokio::spawn({
         let certificates = certificates.clone();
@@ -145,7 +150,7 @@ async fn when_the_manager_goes_nobody_is_left_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_the_manager_never_saw_are_woken_too() {
-    let (certificates, manager) = start(Script::new([]));
+    let (certificates, manager) = start(Script::new([]), metrics());
     let (wake, woken) = oneshot::channel();
     certificates.request(&web(), Box::new(move || wake.send(()).unwrap()));
     drop(manager);
@@ -154,7 +159,7 @@ async fn requests_that_the_manager_never_saw_are_woken_too() {
 
 #[tokio::test(start_paused = true)]
 async fn the_manager_ends_with_the_last_handle() {
-    let (certificates, manager) = start(Script::new([]));
+    let (certificates, manager) = start(Script::new([]), metrics());
     let task = tokio::spawn(manager);
     drop(certificates.clone());
     drop(certificates);
