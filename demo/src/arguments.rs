@@ -15,7 +15,7 @@ pub enum Command {
 /// How to show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arguments {
-    /// How long the load runs.
+    /// How long the load runs at least.
     pub duration: Duration,
     /// Where the report goes as JSON, if anywhere.
     pub json: Option<PathBuf>,
@@ -62,10 +62,11 @@ pub enum ArgumentError {
 
 /// What `--help` prints.
 pub const HELP: &str = "\
-Two node proxies carry checked traffic on this machine, and tunnels move between workers under load.
+Two node proxies carry checked traffic on this machine. Under load tunnels move between workers, a policy
+cuts a connection, and istiod dies and comes back.
 
 usage: demo [options]
-  --seconds N       how long the load runs (default 15)
+  --seconds N       how long the load runs at least (default 15); istiod's outage takes its time, too
   --json FILE       write the figures to FILE as JSON
   --netns           use two network namespaces and iptables REDIRECT instead of
                     loopback addresses and SOCKS5 (needs root, iproute2, iptables)

@@ -210,9 +210,13 @@ fn summary(figures: &Figures) -> String {
         Some(pause) => format!(" (pause at most {} ms for 99 %)", millis(pause)),
         None => String::new(),
     };
+    let acts = figures.control_plane.as_ref().map_or_else(String::new, |acts| {
+        let (closed, away) = (millis(acts.policy_closed_ms), acts.outage_seconds);
+        format!("; a policy cut its connection after {closed} ms; istiod was away for {away:.1} s, unnoticed")
+    });
     format!(
         "in {:.1} s: {} checked, {}/s; {} connections, {} failed; {} requests, latency {} ms, 99 % {} ms; \
-         {} tunnel moves{pause}; seen: {}",
+         {} tunnel moves{pause}{acts}; seen: {}",
         figures.seconds,
         bytes(figures.bytes_checked as f64),
         bytes(figures.bytes_per_second),

@@ -6,13 +6,17 @@
 //! - [`mesh`]: what the proxies know of the cluster, as Istio's local configuration file;
 //! - [`traffic`]: the applications, in every pattern that matters to a proxy;
 //! - [`control_plane`]: an istiod that does as it is told, also wrong;
-//! - [`stage`]: two nodes and a server, on loopback addresses or in network namespaces;
+//! - [`stage`], [`istiod`]: two nodes, a server and a control plane, on loopback addresses or in network namespaces;
+//! - [`acts`], [`guest`]: what happens while the traffic runs: a policy, an outage of istiod;
 //! - [`show`], [`display`], [`report`]: the timed run, what the reader sees of it, and the verdict.
 
+pub mod acts;
 pub mod addresses;
 pub mod arguments;
 pub mod control_plane;
 pub mod display;
+pub mod guest;
+pub mod istiod;
 pub mod mesh;
 pub mod netns;
 pub mod node;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::acts::ActFigures;
 use crate::node::metrics::{Buckets, Metrics};
 use crate::traffic::{Counts, Latencies};
 
@@ -83,6 +84,8 @@ pub struct Observations {
     pub server_node_after: NodeFigures,
     /// Whether tunnels were asked to move.
     pub moving: bool,
+    /// What came of the acts, if they were played to their end.
+    pub control_plane: Option<ActFigures>,
     /// The identity that the server's node has to see.
     pub expected_identity: String,
     /// What else went wrong: a node that died, a signal.
@@ -119,6 +122,8 @@ pub struct Figures {
     pub new_connection_latency: LatencyFigures,
     /// Tunnels and their moves.
     pub tunnels: TunnelFigures,
+    /// The policy that came and went, and istiod's outage.
+    pub control_plane: Option<ActFigures>,
     /// What the server's node saw, by identity of the peer: connections through mutual TLS.
     pub identities: BTreeMap<String, u64>,
     /// Connections that reached the server's node without mutual TLS.
@@ -217,6 +222,7 @@ fn figures(seen: &Observations) -> Figures {
             pause_mean_ms: pause.mean().map(milliseconds),
             pause_p99_at_most_ms: pause.bound(0.99).filter(|bound| bound.is_finite()).map(milliseconds),
         },
+        control_plane: seen.control_plane,
         identities: seen.server_node_after.identities.clone(),
         plaintext_connections: seen.server_node_after.plaintext,
         failures: [seen.clients.failures.clone(), seen.server.failures.clone()].concat(),
@@ -241,6 +247,7 @@ fn judge(seen: &Observations) -> Vec<String> {
         judge_traffic(seen, &mut reasons);
         judge_moves(seen, &mut reasons);
         judge_identities(seen, &mut reasons);
+        judge_control_plane(seen, &mut reasons);
     }
     reasons
 }
@@ -276,6 +283,16 @@ fn judge_moves(seen: &Observations, reasons: &mut Vec<String>) {
         if after.panics > 0 {
             reasons.push(format!("{} panics on the {node} node", after.panics));
         }
+    }
+}
+
+fn judge_control_plane(seen: &Observations, reasons: &mut Vec<String>) {
+    let Some(acts) = &seen.control_plane else { return };
+    if acts.policy_closed_ms > 1000.0 {
+        reasons.push(format!("a policy took {:.0} ms to reach a live connection", acts.policy_closed_ms));
+    }
+    if acts.sent_again > 0 {
+        reasons.push(format!("istiod had to send {} unchanged resources again", acts.sent_again));
     }
 }
 

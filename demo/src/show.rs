@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::acts::{ActError, Acts};
 use crate::addresses::NoAddresses;
 use crate::arguments::Arguments;
 use crate::display::{Display, Moment};
@@ -28,6 +29,9 @@ pub enum ShowError {
     /// The clients could not be started.
     #[error(transparent)]
     Application(#[from] ApplicationError),
+    /// The acts could not begin.
+    #[error(transparent)]
+    Acts(#[from] ActError),
     /// The loopback addresses are all in use.
     #[error(transparent)]
     Addresses(#[from] NoAddresses),
@@ -109,11 +113,13 @@ fn try_run<W: Write>(
 fn introduction(arguments: &Arguments) -> &'static str {
     if arguments.netns {
         "Two network namespaces, a node proxy in each. Applications dial each other; iptables hands\n\
-         their connections to the proxies, which carry them through a tunnel (HBONE: HTTP/2 over mutual TLS).\n"
+         their connections to the proxies, which carry them through a tunnel (HBONE: HTTP/2 over mutual TLS).\n\
+         An istiod in miniature tells the nodes of the mesh and signs their certificates. It will be killed.\n"
     } else {
         "Two node proxies on loopback addresses. Clients dial the server through their node (SOCKS5);\n\
          the nodes carry the connections through a tunnel (HBONE: HTTP/2 over mutual TLS):\n\n  \
          clients --> node-client == tunnels ==> node-server --> server\n\n\
+         An istiod in miniature tells the nodes of the mesh and signs their certificates. It will be killed.\n\
          Every byte is checked at both ends. All the while the tunnels move between worker threads.\n\
          Bulk transfers take all the processor that they can get; requests are timed beside them.\n"
     }
@@ -131,11 +137,15 @@ fn perform<W: Write>(
     }
     let clients = stage.clients(plan())?;
     let begun = Instant::now();
+    let acts = Acts::begin(stage.scene().ok_or(ActError::BrokenOff)?)?;
     let mut watch = Watch { begun, total: arguments.duration, last: (begun, 0) };
     let mut incidents = Vec::new();
     let (mut client_last, mut server_last) = (client_before.clone(), server_before.clone());
-    while begun.elapsed() < arguments.duration {
-        thread::sleep(LOOK_INTERVAL.min(arguments.duration.saturating_sub(begun.elapsed())));
+    while begun.elapsed() < arguments.duration || !acts.are_over() {
+        thread::sleep(LOOK_INTERVAL);
+        for news in acts.news() {
+            display.say(&news)?;
+        }
         if interrupted.load(Ordering::Relaxed) {
             incidents.push("interrupted".to_owned());
             break;
@@ -151,6 +161,7 @@ fn perform<W: Write>(
         display.show(&watch.moment(&clients, &stage, &client_last, &server_last))?;
     }
     let duration = begun.elapsed();
+    let control_plane = acts.end().map_err(|error| incidents.push(error.to_string())).ok();
     // After an incident nobody waits for connections that cannot end.
     clients.finish(if incidents.is_empty() { FINISH_PATIENCE } else { Duration::ZERO });
     settle(&stage);
@@ -169,6 +180,7 @@ fn perform<W: Write>(
         server_node: [server_before, server_last],
         server_node_after,
         moving: arguments.move_interval.is_some(),
+        control_plane,
         expected_identity: stage.client_identity.clone(),
         incidents,
     };

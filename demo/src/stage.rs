@@ -1,17 +1,21 @@
-//! Two nodes with their applications, ready for traffic.
+//! Two nodes with their applications and a control plane, ready for traffic.
 //!
 //! ```text
+//!                       istiod (mesh state, certificates)
+//!                         │                         │
 //!  clients ──▶ node-client ══ HBONE (mutual TLS) ══▶ node-server ──▶ server
 //! ```
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::acts::{POLICY, Scene};
 use crate::addresses::{LoopbackAddresses, NoAddresses};
-use crate::mesh::{Mesh, Service, Workload};
+use crate::istiod::{Istiod, IstiodError};
+use crate::mesh::{Mesh, NAMESPACE, Service, Workload};
 use crate::netns::{Namespaces, NetnsError, PACKET_MARK};
-use crate::node::{Control, Node, NodeConfig, NodeError, PORTS, Proxy};
+use crate::node::{Node, NodeConfig, NodeError, PORTS, Proxy};
 use crate::place::Place;
 use crate::traffic::{ApplicationError, Clients, Dial, Plan, Server};
 
@@ -47,7 +51,7 @@ impl Site {
     /// No addresses are free.
     pub fn loopback() -> Result<Self, NoAddresses> {
         let mut ports = PORTS.to_vec();
-        ports.push(SERVER_PORT);
+        ports.extend([SERVER_PORT, GUEST_PORT, ISTIOD_PORT]);
         let addresses = LoopbackAddresses::claim(&ports)?;
         Ok(Self {
             client: Spot { place: Place::Here, address: addresses.client },
@@ -86,6 +90,9 @@ pub struct NodeSettings {
 /// A stage could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
+    /// The control plane.
+    #[error(transparent)]
+    Istiod(#[from] IstiodError),
     /// A node.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -106,12 +113,15 @@ pub struct Stage {
     /// The SPIFFE identity that the server's node has to see.
     pub client_identity: String,
     service: SocketAddr,
+    /// Until the acts take it.
+    istiod: Option<Istiod>,
     // Last: it has to outlive the processes in it.
     site: Site,
 }
 
 impl Stage {
-    /// Starts both nodes and the server, and waits until the nodes are ready. Logs go to `directory`.
+    /// Starts the control plane, both nodes and the server, and waits until the nodes are ready. Logs, certificates and
+    /// tokens go to `directory`.
     ///
     /// # Errors
     /// See [`StageError`].
@@ -133,25 +143,50 @@ impl Stage {
             services: vec![service],
             policies: Vec::new(),
         };
-        let config = |workload: &Workload, spot: &Spot| NodeConfig {
-            name: workload.node.clone(),
-            workload: workload.proxy_workload_info(),
-            control: Control::File { mesh: mesh.to_string() },
-            place: spot.place.clone(),
-            bind: matches!(site.kind, Kind::Loopback(_)).then_some(spot.address),
-            workers: settings.workers,
-            move_interval: settings.move_interval,
-            environment: site.environment().chain(settings.environment.clone()).collect(),
-            directory: directory.to_owned(),
+        let istiod = Istiod::start(directory, site.istiod_spots(), &mesh)?;
+        let config = |workload: &Workload, number: usize, spot: &Spot| -> Result<NodeConfig, StageError> {
+            Ok(NodeConfig {
+                name: workload.node.clone(),
+                workload: workload.proxy_workload_info(),
+                control: istiod.control(number, workload)?,
+                place: spot.place.clone(),
+                bind: matches!(site.kind, Kind::Loopback(_)).then_some(spot.address),
+                workers: settings.workers,
+                move_interval: settings.move_interval,
+                environment: site.environment().chain(settings.environment.clone()).collect(),
+                directory: directory.to_owned(),
+            })
         };
-        let mut client_node = Node::start(proxy, &config(&client, &site.client))?;
-        let mut server_node = Node::start(proxy, &config(&server, &site.server))?;
+        let mut client_node = Node::start(proxy, &config(&client, 0, &site.client)?)?;
+        let mut server_node = Node::start(proxy, &config(&server, 1, &site.server)?)?;
         let server_address = SocketAddr::new(site.server.address, SERVER_PORT);
         let server = Server::start(&site.server.place, server_address)?;
         client_node.wait_ready(READY_PATIENCE)?;
         server_node.wait_ready(READY_PATIENCE)?;
         let service = SocketAddr::new(site.service, SERVICE_PORT);
-        Ok(Self { client_node, server_node, server, client_identity: client.identity(), service, site })
+        let istiod = Some(istiod);
+        Ok(Self {
+            client_node,
+            server_node,
+            server,
+            client_identity: client.identity(),
+            service,
+            istiod,
+            site,
+        })
+    }
+
+    /// What the acts of the show play with; once.
+    pub fn scene(&mut self) -> Option<Scene> {
+        Some(Scene {
+            istiod: self.istiod.take()?,
+            streams: NODES,
+            guest: self.site.client.place.clone(),
+            dial: self.dial(),
+            server_place: self.site.server.place.clone(),
+            server: SocketAddr::new(self.site.server.address, GUEST_PORT),
+            policy: no_guests(),
+        })
     }
 
     /// Starts clients that use the server by its address and by its service in turn.
@@ -159,11 +194,15 @@ impl Stage {
     /// # Errors
     /// See [`ApplicationError`].
     pub fn clients(&self, plan: Plan) -> Result<Clients, ApplicationError> {
-        let dial = match self.site.kind {
+        let servers = vec![self.server.address(), self.service];
+        Clients::start(&self.site.client.place, self.dial(), servers, plan)
+    }
+
+    fn dial(&self) -> Dial {
+        match self.site.kind {
             Kind::Loopback(_) => Dial::Socks5(self.client_node.socks5()),
             Kind::Namespaces(_) => Dial::Direct,
-        };
-        Clients::start(&self.site.client.place, dial, vec![self.server.address(), self.service], plan)
+        }
     }
 
     /// Stops both nodes, the client's first.
@@ -178,6 +217,17 @@ impl Stage {
 }
 
 impl Site {
+    /// Where istiod listens: beside each node that cannot reach the other's network unredirected.
+    fn istiod_spots(&self) -> Vec<(Place, SocketAddr)> {
+        let spot = |spot: &Spot, address| (spot.place.clone(), SocketAddr::new(address, ISTIOD_PORT));
+        match self.kind {
+            Kind::Loopback(_) => vec![spot(&self.client, self.client.address)],
+            Kind::Namespaces(_) => {
+                [&self.client, &self.server].map(|node| spot(node, Ipv4Addr::LOCALHOST.into())).into()
+            }
+        }
+    }
+
     /// Variables that the surroundings ask for.
     fn environment(&self) -> impl Iterator<Item = (String, String)> {
         let mark = matches!(self.kind, Kind::Namespaces(_));
@@ -185,7 +235,20 @@ impl Site {
     }
 }
 
-const SERVER_PORT: u16 = 8080;
+/// Denies everybody the guest's port of the server.
+fn no_guests() -> String {
+    let name = POLICY.trim_start_matches(NAMESPACE).trim_start_matches('/');
+    format!(
+        "{{name: {name}, namespace: {NAMESPACE}, scope: Namespace, action: Deny, \
+         rules: [[[{{destinationPorts: [{GUEST_PORT}]}}]]]}}"
+    )
+}
+
+/// How many nodes there are, each with a stream of its own.
+const NODES: u64 = 2;
+const ISTIOD_PORT: u16 = 15_012;
+const GUEST_PORT: u16 = 8_081;
+const SERVER_PORT: u16 = 8_080;
 const SERVICE_PORT: u16 = 80;
 const READY_PATIENCE: Duration = Duration::from_secs(20);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);

@@ -5,6 +5,10 @@ use crate::traffic::Tally;
 
 const CLIENT: &str = "spiffe://cluster.local/ns/demo/sa/client";
 
+fn acts() -> ActFigures {
+    ActFigures { policy_closed_ms: 80.0, outage_seconds: 5.0, back_after_seconds: 2.0, sent_again: 0 }
+}
+
 fn counts(sent: u64, checked: u64) -> Counts {
     Counts { opened: 10, closed: 10, failed: 0, sent, checked, answers: 7, failures: Vec::new() }
 }
@@ -27,6 +31,7 @@ fn good() -> Observations {
         server_node: [node(0, 0), node(30, 8)],
         server_node_after: node(31, 10),
         moving: true,
+        control_plane: Some(acts()),
         expected_identity: CLIENT.to_owned(),
         incidents: Vec::new(),
     }
@@ -46,7 +51,13 @@ type Spoil = fn(&mut Observations);
 
 #[test]
 fn each_fault_fails_alone_and_is_named() {
-    let faults: [(&str, Spoil); 16] = [
+    let faults: [(&str, Spoil); 18] = [
+        ("a policy took 1500 ms to reach a live connection", |seen| {
+            seen.control_plane = Some(ActFigures { policy_closed_ms: 1500.0, ..acts() });
+        }),
+        ("istiod had to send 3 unchanged resources again", |seen| {
+            seen.control_plane = Some(ActFigures { sent_again: 3, ..acts() });
+        }),
         ("the clients had 1 failed connections, among them: broken", |seen| {
             (seen.clients.failed, seen.clients.closed) = (1, 9);
             seen.clients.failures.push("broken".to_owned());

@@ -1,5 +1,10 @@
+use prost::Message;
+use xds::Store;
+use xds::decode::Decoder;
 use xds::local::{self, LocalConfig};
+use xds::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use xds::proto::workload::address::Type;
+use xds::proto::{ADDRESS, AUTHORIZATION};
 
 use super::*;
 
@@ -219,4 +224,34 @@ fn a_policy_says_everything() {
         extensions: Vec::new(),
     };
     assert_eq!(clause.matches, [security::Match::default(), expected]);
+}
+
+#[test]
+fn the_proxy_decodes_what_was_meant() {
+    let LocalConfig { workloads, services, policies } = everything();
+    let resource = |name: &str, type_url: &str, value: Vec<u8>| Resource {
+        name: name.to_owned(),
+        resource: Some(prost_types::Any { type_url: type_url.to_owned(), value }),
+        ..Resource::default()
+    };
+    let addresses = vec![
+        resource(&workloads[0].uid, ADDRESS, workload(&workloads[0]).encode_to_vec()),
+        resource(&services[0].key().to_string(), ADDRESS, service(&services[0]).encode_to_vec()),
+    ];
+    let rules = vec![resource(policies[0].key(), AUTHORIZATION, authorization(&policies[0]).encode_to_vec())];
+    let (mut decoder, store) = (Decoder::default(), Store::new());
+    for (type_url, resources) in [(ADDRESS, addresses), (AUTHORIZATION, rules)] {
+        let type_url = type_url.to_owned();
+        let decoded = decoder.decode(DeltaDiscoveryResponse {
+            type_url,
+            resources,
+            ..DeltaDiscoveryResponse::default()
+        });
+        assert_eq!(decoded.complaints, []);
+        store.update(|edit| decoded.update.apply(edit));
+    }
+    let snapshot = store.load();
+    assert_eq!(snapshot.workloads().map(|workload| &**workload).collect::<Vec<_>>(), [&workloads[0]]);
+    assert_eq!(snapshot.services().map(|service| &**service).collect::<Vec<_>>(), [&services[0]]);
+    assert_eq!(snapshot.policies().map(|policy| &**policy).collect::<Vec<_>>(), [&policies[0]]);
 }
