@@ -70,14 +70,15 @@ impl CaClient {
         });
         *request.metadata_mut() = self.server.metadata()?;
         let attempt = Attempt(Some(&connection.failed));
-        let mut client = IstioCertificateServiceClient::new(connection.channel.clone());
-        match client.create_certificate(request).await {
+        let answer =
+            IstioCertificateServiceClient::new(connection.channel.clone()).create_certificate(request).await;
+        match answer {
             Ok(answer) => {
-                attempt.was_answered();
+                attempt.succeeded();
                 Ok(answer.into_inner().cert_chain)
             }
             Err(status) if is_answer(&status) => {
-                attempt.was_answered();
+                attempt.succeeded();
                 Err(CaError::Refused(said(&status)))
             }
             Err(status) => Err(CaError::Unreachable(format!("{}: {}", connection.address, said(&status)))),
@@ -112,11 +113,11 @@ impl From<ConnectError> for CaError {
     }
 }
 
-/// A request under way; unless it is answered, also if it is dropped, its connection has failed.
+/// A request under way; unless it succeeds, also if it is dropped, its connection has failed.
 struct Attempt<'a>(Option<&'a AtomicBool>);
 
 impl Attempt<'_> {
-    fn was_answered(mut self) {
+    fn succeeded(mut self) {
         self.0 = None;
     }
 }
@@ -147,3 +148,6 @@ fn said(status: &Status) -> String {
         code => format!("{}: {}", code.description(), status.message()),
     }
 }
+
+#[cfg(test)]
+mod tests;

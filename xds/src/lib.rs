@@ -13,7 +13,8 @@
 //! * [`upstream`]: which endpoint of a service a connection goes to, as a pure function.
 //!
 //! [`local`] reads resources from a file instead of a control plane; it stands where [`decode`] does. [`client`] keeps
-//! the store like the control plane's view of the mesh, over connections that [`connect`] makes.
+//! the store like the control plane's view of the mesh, over connections that [`connect`] makes; [`ca`]
+//! asks for certificates.
 
 #![forbid(unsafe_code)]
 

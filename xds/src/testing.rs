@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -12,7 +13,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,6 +22,10 @@ use tonic::{Request, Response, Status, Streaming};
 use tower::Service;
 
 use crate::connect::{RootCertificates, Server, ServerConfig, Token};
+use crate::proto::ca::istio_certificate_service_server::{
+    IstioCertificateService, IstioCertificateServiceServer,
+};
+use crate::proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use crate::proto::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
@@ -93,6 +98,7 @@ pub(crate) struct Replica {
     pub(crate) address: SocketAddr,
     accepting: JoinHandle<()>,
     state: watch::Sender<Connections>,
+    accepted: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,8 +123,11 @@ impl Replica {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (state, connections) = watch::channel(Connections::Served);
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = accepted.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 let (acceptor, service, mut state) = (acceptor.clone(), service.clone(), connections.clone());
                 state.mark_unchanged();
                 tokio::spawn(async move {
@@ -140,7 +149,12 @@ impl Replica {
                 });
             }
         });
-        Self { address, accepting, state }
+        Self { address, accepting, state, accepted }
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// From now on nothing is read or written any more; connections stay open.
@@ -220,5 +234,43 @@ impl AggregatedDiscoveryService for Play<Stream> {
         let stream = Stream { metadata, requests: request.into_inner(), responses };
         self.0.send(stream).map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// A request for a certificate, and where its answer goes.
+pub(crate) struct Signing {
+    pub(crate) request: Request<IstioCertificateRequest>,
+    pub(crate) answer: oneshot::Sender<Result<Vec<String>, Status>>,
+}
+
+/// A CA whose answers the test gives itself.
+pub(crate) struct Certificates {
+    pub(crate) replica: Replica,
+    signings: mpsc::UnboundedReceiver<Signing>,
+}
+
+impl Certificates {
+    pub(crate) async fn start(authority: &Authority) -> Self {
+        let (sender, signings) = mpsc::unbounded_channel();
+        let service = IstioCertificateServiceServer::new(Play(sender));
+        let replica = Replica::start(authority.acceptor(&["127.0.0.1"]), service).await;
+        Self { replica, signings }
+    }
+
+    pub(crate) async fn signing(&mut self) -> Signing {
+        self.signings.recv().await.unwrap()
+    }
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for Play<Signing> {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Signing { request, answer }).map_err(|_| Status::unavailable("the test is over"))?;
+        let cert_chain = answered.await.map_err(|_| Status::unavailable("the test says nothing"))??;
+        Ok(Response::new(IstioCertificateResponse { cert_chain }))
     }
 }
