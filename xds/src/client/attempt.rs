@@ -1,5 +1,6 @@
 //! One attempt: a connection, one stream on it, and its end.
 
+use std::io;
 use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes};
@@ -100,22 +101,27 @@ fn broken(status: &Status) -> Ending {
             .any(|text| status.message().contains(text)),
         _ => false,
     };
-    // What the transport says is often only that there was an error; its cause has the reason.
-    let cause = innermost(status).filter(|cause| !status.message().contains(cause.as_str()));
-    let hint = match status.code() {
-        Code::Unauthenticated => " (our token is not accepted)",
-        _ => "",
+    let reason = match broken_by(status) {
+        // What the transport was doing changes from attempt to attempt and tells nobody anything; the cause does.
+        Some(cause) => format!("the connection broke: {cause}"),
+        None if status.code() == Code::Unauthenticated => {
+            format!("{}: {} (our token is not accepted)", status.code(), status.message())
+        }
+        None => format!("{}: {}", status.code(), status.message()),
     };
-    let cause = cause.map_or(String::new(), |cause| format!(": {cause}"));
-    Ending::Broken { reason: format!("{}: {}{cause}{hint}", status.code(), status.message()), usual }
+    Ending::Broken { reason, usual }
 }
 
-fn innermost(status: &Status) -> Option<String> {
+/// What went wrong below the stream, if that was it. The same cause gives the same words, whichever layer met it.
+fn broken_by(status: &Status) -> Option<String> {
     let mut cause = std::error::Error::source(status)?;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    Some(cause.to_string())
+    let system = cause.downcast_ref::<io::Error>().filter(|error| error.raw_os_error().is_some());
+    let text = system.map_or_else(|| cause.to_string(), |error| error.kind().to_string());
+    // rustls adds a link to its manual.
+    Some(text.split(": https://").next().unwrap_or_default().to_owned())
 }
 
 /// Responses stay bytes: decoding a large one takes too long for this thread.

@@ -1,5 +1,7 @@
-//! What the operator is told: each outage once, and once more when its reason changes.
+//! What the operator is told: each outage once for each of its reasons. Reasons may take turns, as those of two replicas
+//! do.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Ending;
@@ -12,9 +14,9 @@ pub(crate) enum Report {
     Connected { outage_ms: Option<u64> },
     /// An attempt or a stream has ended.
     Terminated(Termination),
-    /// An outage begins, or has another reason.
+    /// An outage begins, or has a reason that was not told yet.
     Failing { reason: String },
-    /// The same again.
+    /// One that was told, or that is too many.
     StillFailing { reason: String, retry_in_ms: u64 },
     /// Resources of a response that cannot be used.
     Refused { type_url: String, resources: usize, reasons: String },
@@ -30,22 +32,19 @@ pub(super) struct Outage {
 
 struct Current {
     since: u64,
-    reason: String,
+    told: BTreeSet<String>,
 }
 
 impl Outage {
     pub(super) fn failed(&mut self, ending: &Ending, retry_in_ms: u64, now: u64) -> [Report; 2] {
         let reason = ending.to_string();
-        let since = match &self.current {
-            Some(current) if current.reason == reason => {
-                let repeated = Report::StillFailing { reason, retry_in_ms };
-                return [Report::Terminated(ending.termination()), repeated];
-            }
-            Some(current) => current.since,
-            None => now,
-        };
-        self.current = Some(Current { since, reason: reason.clone() });
-        [Report::Terminated(ending.termination()), Report::Failing { reason }]
+        let terminated = Report::Terminated(ending.termination());
+        let current = self.current.get_or_insert_with(|| Current { since: now, told: BTreeSet::new() });
+        if current.told.len() < MOST_TOLD && current.told.insert(reason.clone()) {
+            [terminated, Report::Failing { reason }]
+        } else {
+            [terminated, Report::StillFailing { reason, retry_in_ms }]
+        }
     }
 
     pub(super) fn is_over(&mut self, now: u64) -> Report {
@@ -72,3 +71,6 @@ impl fmt::Display for Ending {
         }
     }
 }
+
+/// Of one outage. Who makes up a new reason for each attempt is not told about for ever.
+const MOST_TOLD: usize = 16;

@@ -360,6 +360,14 @@ fn an_outage_is_said_once() {
     );
     subscription.ended(&Ending::NotConnected("refused".to_owned()), 3_000);
     assert_eq!(reports(&mut subscription), [terminated(Termination::ConnectionError), failing("refused")]);
+    subscription.ended(&broken("cut"), 4_000);
+    assert!(!reports(&mut subscription).contains(&failing("cut")), "it was told before");
+    for number in 0..100 {
+        subscription.ended(&broken(&number.to_string()), 4_000);
+    }
+    let told =
+        reports(&mut subscription).into_iter().filter(|report| matches!(report, Report::Failing { .. }));
+    assert_eq!(told.count(), 14, "with the first two these are enough");
     sync(&mut subscription, 4_500);
     assert_eq!(reports(&mut subscription), [Report::Connected { outage_ms: Some(3_500) }]);
 
