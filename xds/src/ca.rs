@@ -62,7 +62,23 @@ impl CaClient {
     ///
     /// The caller bounds the time. If it drops the future, the next request uses another connection.
     pub async fn create_certificate(&self, identity: &Identity, csr: &str) -> Result<Vec<String>, CaError> {
-        let connection = self.connect().await?;
+        let (connection, kept) = self.connect().await?;
+        match self.ask(&connection, identity, csr).await {
+            // It may have ended long ago, by a restart of istiod: between two requests nobody looks at it.
+            Err(CaError::Unreachable(_)) if kept => {
+                let (connection, _) = self.connect().await?;
+                self.ask(&connection, identity, csr).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn ask(
+        &self,
+        connection: &Connection,
+        identity: &Identity,
+        csr: &str,
+    ) -> Result<Vec<String>, CaError> {
         let mut request = Request::new(IstioCertificateRequest {
             csr: csr.to_owned(),
             validity_duration: self.lifetime,
@@ -85,19 +101,19 @@ impl CaClient {
         }
     }
 
-    /// The connection to use now.
-    async fn connect(&self) -> Result<Connection, CaError> {
+    /// The connection to use now, and whether it was used before.
+    async fn connect(&self) -> Result<(Connection, bool), CaError> {
         let mut current = self.connection.lock().await;
         let roots = self.server.roots()?;
         let failed = match &*current {
             Some(connection) if connection.failed.load(Ordering::Relaxed) => Some(connection.address),
-            Some(connection) if connection.roots == roots => return Ok(connection.clone()),
+            Some(connection) if connection.roots == roots => return Ok((connection.clone(), true)),
             _ => None,
         };
         let (channel, address) = self.server.connect(failed).await?;
         let connection = Connection { channel, address, roots, failed: Arc::default() };
         *current = Some(connection.clone());
-        Ok(connection)
+        Ok((connection, false))
     }
 }
 
