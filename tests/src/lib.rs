@@ -1,8 +1,11 @@
 //! What the test tiers share: worlds of real proxy processes, peers that are not ours, and traffic that checks itself.
 //!
 //! - [`world`]: addresses, certificates and mesh of one test, and the nodes in it;
+//! - [`istiod`]: a control plane for a world, from `demo`, and nodes that learn from it;
 //! - [`stock`]: the other side of a tunnel as Istio's proxy makes it, from `h2` and `rustls`, and a scripted one for faults;
 //! - [`traffic`]: conversations through the world, every byte checked (the applications are those of `demo`);
+//! - [`said`]: what a node says of itself: log and dump;
+//! - [`relay`]: TCP connections that can be cut;
 //! - [`process`]: what a process costs: memory, processor time, descriptors;
 //! - [`host`]: the data plane as a library, in the test's own process;
 //! - [`mover`]: two processes that pass their tunnels to one another;
@@ -13,9 +16,12 @@
 
 pub mod certificates;
 pub mod host;
+pub mod istiod;
 pub mod mover;
 pub mod pods;
 pub mod process;
+pub mod relay;
+pub mod said;
 pub mod stock;
 pub mod traffic;
 pub mod wait;

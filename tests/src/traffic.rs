@@ -1,10 +1,14 @@
 //! Conversations through a world. The applications are those of `demo`: both ends check every byte.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use demo::node::Node;
 use demo::place::Place;
-use demo::traffic::{Clients, Counts, Dial, Plan, Tally};
+use demo::traffic::{Clients, Counts, Dial, Plan, Tally, socks5};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::wait;
 
@@ -79,6 +83,43 @@ pub async fn all_whole(application: &Tally) -> Counts {
     let counts = application.counts();
     no_failure("the application", &counts);
     counts
+}
+
+/// Starts an application that sends back what it gets, for [`visit`]s. It ends with the runtime.
+///
+/// # Panics
+/// It cannot listen.
+pub async fn echo(address: SocketAddr) {
+    let listener = TcpListener::bind(address).await.expect("the application listens");
+    tokio::spawn(async move {
+        while let Ok((mut visitor, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut from, mut to) = visitor.split();
+                // What becomes of a visit is its visitor's business.
+                tokio::io::copy(&mut from, &mut to).await.ok();
+            });
+        }
+    });
+}
+
+/// One connection of an application at `node` to an [`echo`], with a word and its answer.
+///
+/// # Errors
+/// The connection is refused or breaks off.
+pub async fn visit(node: &Node, server: SocketAddr) -> io::Result<()> {
+    let talk = async {
+        let mut connection = socks5::connect(node.socks5(), server).await.map_err(io::Error::other)?;
+        connection.write_all(b"hello").await?;
+        let mut answer = [0; 5];
+        connection.read_exact(&mut answer).await?;
+        (answer == *b"hello").then_some(()).ok_or_else(|| io::Error::other("a wrong answer"))
+    };
+    tokio::time::timeout(wait::PATIENCE, talk).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// A few connections of every pattern there is.
+pub fn everything() -> Plan {
+    Plan { fresh: 2, ..mixture(8) }
 }
 
 /// `count` connections at once, of every pattern if there are enough of them.

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 /// Long enough for anything on a busy machine; a test that needs all of it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-const POLL: Duration = Duration::from_millis(10);
+/// How often a condition is looked at.
+pub(crate) const POLL: Duration = Duration::from_millis(10);
 
 /// Waits until `condition` holds.
 ///

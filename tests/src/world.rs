@@ -41,6 +41,16 @@ pub enum Host {
     Plain = 20,
     /// Nobody that the mesh knows.
     Stranger = 30,
+    /// A replica of istiod.
+    Istiod = 40,
+    /// Another replica.
+    Istiod1 = 41,
+    /// Another one.
+    Istiod2 = 42,
+    /// Another one.
+    Istiod3 = 43,
+    /// What stands between nodes and istiod.
+    Relay = 50,
 }
 
 /// The port of applications.
@@ -113,6 +123,26 @@ impl World {
         SocketAddr::new(self.ip(host), port)
     }
 
+    /// Everything that nodes are told.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// The workload at `host`.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn workload(&self, host: Host) -> &Workload {
+        let address = self.ip(host);
+        let mut workloads = self.mesh.workloads.iter();
+        workloads.find(|workload| workload.addresses.contains(&address)).expect("a workload of the mesh")
+    }
+
+    /// The proxy as it is started.
+    pub fn proxy(&self) -> Proxy {
+        Proxy::at(&self.program)
+    }
+
     /// Where files of the test may go.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -123,7 +153,7 @@ impl World {
     /// # Panics
     /// It does not become ready.
     pub fn node(&self, host: Host, environment: &[(&str, &str)]) -> Node {
-        self.node_by(&Proxy::at(&self.program), host, environment)
+        self.node_by(&self.proxy(), host, environment)
     }
 
     /// As [`World::node`], by a shell that runs `before` first: to set limits.
@@ -137,21 +167,16 @@ impl World {
     }
 
     fn node_by(&self, proxy: &Proxy, host: Host, environment: &[(&str, &str)]) -> Node {
-        let mut node = Node::start(proxy, &self.config(host, environment)).expect("the node starts");
-        if let Err(error) = node.wait_ready(wait::PATIENCE) {
-            panic!("{error}");
-        }
-        node
+        let config = self.config(host, Control::File { mesh: self.mesh.to_string() }, environment);
+        started(proxy, &config)
     }
 
-    fn config(&self, host: Host, environment: &[(&str, &str)]) -> NodeConfig {
-        let address = self.ip(host);
-        let workload = self
-            .mesh
-            .workloads
-            .iter()
-            .find(|workload| workload.addresses.contains(&address))
-            .expect("a node has a workload");
+    /// What a node of the workload at `host` is started with that learns of the mesh by `control`.
+    ///
+    /// # Panics
+    /// There is no such workload.
+    pub fn config(&self, host: Host, control: Control, environment: &[(&str, &str)]) -> NodeConfig {
+        let workload = self.workload(host);
         let [certificate, key] = &self.root_files;
         let own = [("FAKE_CA_ROOT_CERT", certificate), ("FAKE_CA_ROOT_KEY", key)]
             .map(|(name, path)| (name.to_owned(), path.display().to_string()));
@@ -163,9 +188,9 @@ impl World {
         NodeConfig {
             name: workload.node.clone(),
             workload: workload.proxy_workload_info(),
-            control: Control::File { mesh: self.mesh.to_string() },
+            control,
             place: Place::Here,
-            bind: Some(address),
+            bind: Some(self.ip(host)),
             workers,
             move_interval,
             environment: own.into_iter().chain(more).collect(),
@@ -242,6 +267,18 @@ impl Drop for World {
             eprintln!("the nodes' logs are in {}", self.directory.path().display());
         }
     }
+}
+
+/// Starts a node and waits until it is ready.
+///
+/// # Panics
+/// It does not become ready.
+pub fn started(proxy: &Proxy, config: &NodeConfig) -> Node {
+    let mut node = Node::start(proxy, config).expect("the node starts");
+    if let Err(error) = node.wait_ready(wait::PATIENCE) {
+        panic!("{error}");
+    }
+    node
 }
 
 /// The SPIFFE identity of a workload of the mesh.
