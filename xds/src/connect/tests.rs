@@ -104,17 +104,18 @@ async fn metadata_has_the_token_as_it_is_now() {
     let token = file("first\n");
     let mut config = config(([127, 0, 0, 1], 1).into(), &authority);
     config.token = Some(Token::File(token.path().to_owned()));
-    config.headers = vec![(http::HeaderName::from_static("x-tenant"), http::HeaderValue::from_static("t7"))];
+    config.headers =
+        vec![(http::HeaderName::from_static("x-tenant"), http::HeaderValue::from_static("acme-tenant"))];
     let server = server(config);
     for content in ["first", "second"] {
         std::fs::write(token.path(), content).unwrap();
         let metadata = server.metadata().unwrap();
         assert_eq!(metadata.get("authorization").unwrap(), &*format!("Bearer {content}"));
         assert_eq!(metadata.get("clusterid").unwrap(), "Kubernetes");
-        assert_eq!(metadata.get("x-tenant").unwrap(), "t7");
+        assert_eq!(metadata.get("x-tenant").unwrap(), "acme-tenant");
         assert!(!format!("{metadata:?}").contains(content), "{metadata:?}");
     }
-    assert!(!format!("{server:?}").contains("t7"));
+    assert!(!format!("{server:?}").contains("acme-tenant"));
 }
 
 #[test]
