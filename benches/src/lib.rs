@@ -4,6 +4,7 @@
 //! - [`application`]: the server at its end, a process of its own;
 //! - [`bulk`], [`exchange`], [`idle`], [`moves`]: what is measured;
 //! - [`measure`]: every item in rounds, side by side on all routes, and the [`figures`] that come of it;
+//! - [`program`]: what a binary of this package needs besides;
 //! - [`tunnel`]: both ends of one tunnel in memory, without proxies and sockets.
 
 pub mod application;
@@ -17,5 +18,6 @@ pub mod measure;
 pub mod moves;
 pub mod parallel;
 pub mod process;
+pub mod program;
 pub mod route;
 pub mod tunnel;

@@ -2,26 +2,27 @@
 //! `application`.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
-use std::thread;
 
 use benches::application;
 use benches::arguments::{Arguments, HELP};
 use benches::error::{LoadError, during};
 use benches::measure::Bench;
-use demo::node::STOP_WITH_STDIN;
-use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
+use benches::program::{PROXY_ROLE, finish, host, proxy, write_json};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 // As the product does: the proxy that is measured is the proxy that is shipped.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// What errors begin with.
+const NAME: &str = "load";
+
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     match words.next().as_deref() {
-        Some("ztunnel") => return proxy(),
+        Some(PROXY_ROLE) => return proxy(),
         Some(application::ROLE) => return server(words.next().as_deref().unwrap_or_default()),
         _ => {}
     }
@@ -30,8 +31,8 @@ fn main() -> ExitCode {
             print!("{HELP}");
             ExitCode::SUCCESS
         }
-        Ok(Some(arguments)) => finish(run(&arguments)),
-        Err(error) => finish::<_, ()>(Err(error)),
+        Ok(Some(arguments)) => finish(NAME, run(&arguments)),
+        Err(error) => finish::<()>(NAME, Err(error)),
     }
 }
 
@@ -60,23 +61,6 @@ fn run(arguments: &Arguments) -> Result<(), LoadError> {
     }
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
-    std::fs::write(path, format!("{value:#}\n")).map_err(during("the figures cannot be written"))
-}
-
-/// What the figures depend on, besides the build.
-fn host() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let processors = thread::available_parallelism().map_or(0, usize::from);
-    let model = read("/proc/cpuinfo");
-    let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
-    let load = load.split(' ').next().unwrap_or_default();
-    let (model, kernel) = (model.trim_matches(['\t', ' ', ':']), kernel.trim());
-    let build = if cfg!(debug_assertions) { "; a debug build: the figures are worthless" } else { "" };
-    format!("processors: {processors}, {model}; Linux {kernel}; load before: {load}{build}")
-}
-
 /// Thousands of connections at once; child processes inherit it.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -84,31 +68,9 @@ fn raise_descriptor_limit() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).ok();
 }
 
-fn proxy() -> ExitCode {
-    if std::env::var(STOP_WITH_STDIN).is_ok_and(|value| value == "true") {
-        thread::spawn(|| {
-            // Ends when whoever holds the other end of the pipe is gone, however it went.
-            io::copy(&mut io::stdin(), &mut io::sink()).ok();
-            // A process may always signal itself.
-            kill_process(getpid(), Signal::TERM).ok();
-        });
-    }
-    ztunnel::run(std::env::args().skip(2))
-}
-
 fn server(address: &str) -> ExitCode {
     match address.parse() {
-        Ok(ip) => finish(application::run(ip)),
-        Err(error) => finish::<_, ()>(Err(error)),
-    }
-}
-
-fn finish<E: std::fmt::Display, T>(result: Result<T, E>) -> ExitCode {
-    match result {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("load: {error}");
-            ExitCode::FAILURE
-        }
+        Ok(ip) => finish(NAME, application::run(ip)),
+        Err(error) => finish::<()>(NAME, Err(error)),
     }
 }
