@@ -1,7 +1,11 @@
-//! The command line of `load`.
+//! The command lines: here that of `load`, and what both have in common.
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+mod mesh;
+
+pub use mesh::{MESH_HELP, MeshArguments};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +64,13 @@ pub struct Arguments {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArgumentError {
     /// There is no such word.
-    #[error("unknown word {0:?}; `load --help` lists them")]
-    Unknown(String),
+    #[error("unknown word {word:?}; `{program} --help` lists them")]
+    Unknown {
+        /// The word.
+        word: String,
+        /// Whose command line it is.
+        program: &'static str,
+    },
     /// An option stands without its value, or the value does not fit.
     #[error("{option} needs {wanted}")]
     Value {
@@ -122,7 +131,7 @@ impl Arguments {
                 "--help" | "-h" => return Ok(None),
                 // What `cargo bench` and `cargo test` add.
                 "--bench" => {}
-                _ => return Err(ArgumentError::Unknown(word)),
+                _ => return Err(ArgumentError::Unknown { word, program: "load" }),
             }
         }
         if arguments.items.is_empty() {
@@ -179,13 +188,14 @@ mod tests {
         assert_eq!(parse(line), Ok(Some(expected)));
         assert_eq!(parse("bulk --help"), Ok(None));
         for option in HELP.split_whitespace().filter(|word| word.starts_with("--")) {
-            assert_ne!(parse(option), Err(ArgumentError::Unknown(option.to_owned())));
+            assert!(!matches!(parse(option), Err(ArgumentError::Unknown { .. })), "{option}");
         }
     }
 
     #[test]
     fn mistakes_are_named() {
-        assert_eq!(parse("bulky"), Err(ArgumentError::Unknown("bulky".to_owned())));
+        let unknown = ArgumentError::Unknown { word: "bulky".to_owned(), program: "load" };
+        assert_eq!(parse("bulky"), Err(unknown));
         let error = parse("--rounds 0").expect_err("0 is too few");
         assert_eq!(error.to_string(), "--rounds needs a whole number from 1 to 100000");
         assert!(parse("--seconds").is_err() && parse("--seconds NaN").is_err());

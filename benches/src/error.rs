@@ -3,6 +3,7 @@
 use std::io;
 
 use demo::addresses::NoAddresses;
+use demo::control_plane::AuthorityError;
 use demo::node::NodeError;
 use demo::stage::StageError;
 use demo::traffic::socks5::Socks5Error;
@@ -46,6 +47,23 @@ pub enum LoadError {
     NeverIdle {
         /// Connections of the node on the server's side.
         left: u64,
+        /// How long it was waited.
+        seconds: u64,
+    },
+    /// The control plane has no certificate or token.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// A node refused what the control plane sent.
+    #[error("the node refused a part of the mesh: {complaint}")]
+    Refused {
+        /// What it said.
+        complaint: String,
+    },
+    /// A node did not acknowledge what the control plane sent.
+    #[error("the node has not acknowledged {what} after {seconds} s")]
+    NotAcknowledged {
+        /// What was sent.
+        what: &'static str,
         /// How long it was waited.
         seconds: u64,
     },

@@ -1,9 +1,10 @@
-//! The load generator and what the micro benches use. `README.md` says how to read the figures.
+//! The load generator, the large mesh, and what the micro benches use. `README.md` says how to read the figures.
 //!
 //! - [`route`]: a way to an application: direct, or through two node proxies;
 //! - [`application`]: the server at its end, a process of its own;
 //! - [`bulk`], [`exchange`], [`idle`], [`moves`]: what is measured;
 //! - [`measure`]: every item in rounds, side by side on all routes, and the [`figures`] that come of it;
+//! - [`population`]: a large mesh by its numbers; [`following`]: what it costs a proxy to learn it and to keep up with it;
 //! - [`program`]: what a binary of this package needs besides;
 //! - [`tunnel`]: both ends of one tunnel in memory, without proxies and sockets.
 
@@ -13,10 +14,12 @@ pub mod bulk;
 pub mod error;
 pub mod exchange;
 pub mod figures;
+pub mod following;
 pub mod idle;
 pub mod measure;
 pub mod moves;
 pub mod parallel;
+pub mod population;
 pub mod process;
 pub mod program;
 pub mod route;

@@ -1,0 +1,72 @@
+//! `mesh`: what a large mesh costs a node proxy; the proxy itself if its first argument is `ztunnel`.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use benches::arguments::{MESH_HELP, MeshArguments};
+use benches::error::{LoadError, during};
+use benches::figures::Section;
+use benches::following::{Following, Setting};
+use benches::population::Population;
+use benches::program::{PROXY_ROLE, finish, host, proxy, write_json};
+use demo::node::Proxy;
+use serde_json::json;
+
+// As the product does: the proxy that is measured is the proxy that is shipped.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What errors begin with.
+const NAME: &str = "mesh";
+/// Workloads of the mesh that the large one is compared with.
+const SMALL: usize = 10;
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(PROXY_ROLE) {
+        return proxy();
+    }
+    match MeshArguments::parse(std::env::args().skip(1)) {
+        Ok(None) => {
+            print!("{MESH_HELP}");
+            ExitCode::SUCCESS
+        }
+        Ok(Some(arguments)) => finish(NAME, run(&arguments)),
+        Err(error) => finish::<()>(NAME, Err(error)),
+    }
+}
+
+fn run(arguments: &MeshArguments) -> Result<(), LoadError> {
+    let logs = tempfile::Builder::new().prefix("mesh-").tempdir().map_err(during("no directory for logs"))?;
+    let mut out = io::stdout().lock();
+    let host = host();
+    writeln!(out, "{host}").map_err(during("nobody reads the figures"))?;
+    let mut sections = Vec::new();
+    let measured = measure(arguments, logs.path(), &mut |section| {
+        // Who looks at the file only need not read along.
+        section.write(&mut out).ok();
+        sections.push(section.json());
+    });
+    if let Err(error) = measured {
+        eprintln!("The logs of the nodes are in {}", logs.keep().display());
+        return Err(error);
+    }
+    match &arguments.json {
+        Some(path) => write_json(path, &json!({ "host": host, "sections": sections })),
+        None => Ok(()),
+    }
+}
+
+fn measure(arguments: &MeshArguments, logs: &Path, show: &mut impl FnMut(Section)) -> Result<(), LoadError> {
+    let proxy = match &arguments.proxy {
+        Some(program) => Proxy::at(program),
+        None => Proxy::own().map_err(during("no path of this program"))?,
+    };
+    let setting = Setting { proxy, workers: arguments.workers, rest: arguments.rest, logs: logs.to_owned() };
+    let small = Following::start(Population::of(SMALL), &setting)?.learning();
+    let mut following = Following::start(arguments.population, &setting)?;
+    show(following.learned(&small));
+    show(following.update(arguments.updates)?);
+    show(following.restart(arguments.restarts)?);
+    Ok(())
+}
