@@ -6,6 +6,7 @@
 //! - [`measure`]: every item in rounds, side by side on all routes, and the [`figures`] that come of it;
 //! - [`population`]: a large mesh by its numbers; [`following`]: what it costs a proxy to learn it and to keep up with it;
 //! - [`program`]: what a binary of this package needs besides;
+//! - [`micro`]: the frame of micro benches;
 //! - [`tunnel`]: both ends of one tunnel in memory, without proxies and sockets.
 
 pub mod application;
@@ -17,6 +18,7 @@ pub mod figures;
 pub mod following;
 pub mod idle;
 pub mod measure;
+pub mod micro;
 pub mod moves;
 pub mod parallel;
 pub mod population;

@@ -1,12 +1,12 @@
-//! Micro benches: the parts of a turn without sockets, so that a change of one of them shows.
+//! Micro benches of a tunnel: the parts of a turn without sockets, so that a change of one of them shows.
 //!
-//! `cargo bench -p benches` runs all, `cargo bench -p benches -- seal` those with `seal` in their name.
+//! `cargo bench -p benches --bench tunnel` runs all, with `-- small` those with `small` in their name.
 
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use benches::figures::{Line, Section};
+use benches::micro::{Figures, nanos, run};
 use benches::tunnel::{Tunnel, TunnelError, request};
 use hbone::{ConnectResponse, Event, Prepared, Time};
 
@@ -14,57 +14,20 @@ use hbone::{ConnectResponse, Event, Prepared, Time};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    for (name, bench) in BENCHES {
-        if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
-            continue;
-        }
-        match repeat(name, bench) {
-            Ok(section) => {
-                // Who has seen enough, as with `| head`, is no reason to panic.
-                section.write(&mut std::io::stdout()).ok();
-            }
-            Err(error) => {
-                eprintln!("micro: {name}: {error}");
-                return ExitCode::FAILURE;
-            }
-        }
-    }
-    ExitCode::SUCCESS
+    run(&[
+        ("bulk: seal and receive 256 KiB turns", || Ok(bulk(256 << 10)?)),
+        ("small: seal and receive 128 byte turns", || Ok(bulk(128)?)),
+        ("connect: encode and decode a request", || Ok(connect()?)),
+        ("many: 16 streams of 128 bytes in one turn", || Ok(many()?)),
+        ("move: freeze and thaw, 10 streams, 16 KiB of a record", || Ok(freeze()?)),
+    ])
 }
-
-type Bench = fn() -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError>;
-
-const BENCHES: [(&str, Bench); 5] = [
-    ("bulk: seal and receive 256 KiB turns", || bulk(256 << 10)),
-    ("small: seal and receive 128 byte turns", || bulk(128)),
-    ("connect: encode and decode a request", connect),
-    ("many: 16 streams of 128 bytes in one turn", many),
-    ("move: freeze and thaw, 10 streams, 16 KiB of a record", freeze),
-];
-
-/// Many short ones: some of them run undisturbed even on a busy host, and the best tells what the code can do.
-const SAMPLES: usize = 50;
 
 /// Turns until scratch pages are there and windows have grown.
 const WARM_UP: u32 = 8;
 
-/// Takes a bench several times: each of its figures becomes a line.
-fn repeat(name: &str, bench: Bench) -> Result<Section, TunnelError> {
-    let mut section = Section::new(name);
-    for _ in 0..SAMPLES {
-        for (place, (item, unit, value)) in bench()?.into_iter().enumerate() {
-            match section.lines.get_mut(place) {
-                Some(line) => line.values.push(value),
-                None => section.push(Line::new(item, unit, vec![value])),
-            }
-        }
-    }
-    Ok(section)
-}
-
 /// A turn: payload laid out and sealed here, opened and consumed there.
-fn bulk(size: usize) -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError> {
+fn bulk(size: usize) -> Result<Figures, TunnelError> {
     let turns = if size > 4096 { 20 } else { 2000 };
     let mut tunnel = Tunnel::open()?;
     let stream = tunnel.connect()?;
@@ -99,7 +62,7 @@ fn bulk(size: usize) -> Result<Vec<(&'static str, &'static str, f64)>, TunnelErr
 }
 
 /// Many small messages sealed into one write: what they cost once the system calls are shared.
-fn many() -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError> {
+fn many() -> Result<Figures, TunnelError> {
     const TURNS: u32 = 200;
     let mut tunnel = Tunnel::open()?;
     let streams = (0..16).map(|_| tunnel.connect()).collect::<Result<Vec<_>, _>>()?;
@@ -127,7 +90,7 @@ fn many() -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError> {
 }
 
 /// A CONNECT with the headers of a node proxy: HPACK and stream set-up on both ends.
-fn connect() -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError> {
+fn connect() -> Result<Figures, TunnelError> {
     const REQUESTS: u32 = 500;
     let mut tunnel = Tunnel::open()?;
     let request = request();
@@ -157,7 +120,7 @@ fn connect() -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError> {
 }
 
 /// A tunnel in the midst of a record.
-fn freeze() -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError> {
+fn freeze() -> Result<Figures, TunnelError> {
     const MOVES: u32 = 100;
     let mut tunnel = Tunnel::open()?;
     let streams = (0..10).map(|_| tunnel.connect()).collect::<Result<Vec<_>, _>>()?;
@@ -186,8 +149,4 @@ fn freeze() -> Result<Vec<(&'static str, &'static str, f64)>, TunnelError> {
         ("freeze and snapshot", "ns", nanos(freezing, MOVES)),
         ("read and commit", "ns", nanos(thawing, MOVES)),
     ])
-}
-
-fn nanos(time: Duration, count: u32) -> f64 {
-    time.as_secs_f64() * 1e9 / f64::from(count)
 }
