@@ -101,6 +101,20 @@ async fn a_connection_that_failed_or_hangs_is_not_used_again() {
 }
 
 #[tokio::test]
+async fn a_kept_connection_that_has_ended_is_not_felt() {
+    let (mut ca, client) = world(false).await;
+    ask(&mut ca, &client, Ok(Vec::new())).await.0.unwrap();
+    let web = web();
+    let serve = async {
+        ca.signing().await.answer.send(Err(Status::unavailable("going"))).unwrap();
+        ca.signing().await.answer.send(Ok(vec!["leaf".to_owned()])).unwrap();
+    };
+    let (answer, ()) = tokio::join!(client.create_certificate(&web, "CSR"), serve);
+    assert_eq!(answer, Ok(vec!["leaf".to_owned()]));
+    assert_eq!(ca.replica.accepted(), 2);
+}
+
+#[tokio::test]
 async fn new_roots_make_a_new_connection() {
     let (authority, other) = (Authority::new(), Authority::new());
     let mut ca = Certificates::start(&authority).await;
