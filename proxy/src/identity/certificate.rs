@@ -54,6 +54,11 @@ impl Credentials {
     pub fn generation(&self) -> u64 {
         self.generation
     }
+
+    /// Whether holders of the two trust at least some of the same peers.
+    pub(super) fn shares_a_root_with(&self, other: &Self) -> bool {
+        self.root_certificates.iter().any(|root| other.root_certificates.contains(root))
+    }
 }
 
 /// Why a client configuration can't be made. The caller's fault, not a peer's.

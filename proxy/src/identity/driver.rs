@@ -15,7 +15,7 @@ use xds::Identity;
 use super::ca::{CaError, CertificateAuthority};
 use super::certificate::Credentials;
 use super::chain::ChainError;
-use super::handle::{Certificates, Command, Published, Wake};
+use super::handle::{Certificates, Command, Lookup, Published, Wake};
 use super::manager::{Action, Issued, Manager, Now, Report};
 use super::request::Request;
 use crate::telemetry::{CertificateResult, ControlPlaneMetrics};
@@ -112,6 +112,13 @@ impl Driver {
             }
             Action::Publish(identity, lookup) => {
                 let mut certificates = self.published.load().certificates.clone();
+                if let (Lookup::Ready(new), Some(Lookup::Ready(old))) = (&lookup, certificates.get(&identity))
+                    && !new.shares_a_root_with(old)
+                {
+                    // It cannot be told from a mesh that was set up anew, and is its control plane's to decide.
+                    warn!(%identity, "the CA has changed all its roots: peers with certificates of the old ones are \
+                                      not trusted until they renew them");
+                }
                 certificates.insert(identity, lookup);
                 self.published.store(Arc::new(Published { certificates, stopped: false }));
             }

@@ -1,5 +1,7 @@
 //! What the control plane does wrong ends in a metric, a clear line of the log, and a proxy that works.
 
+use std::time::Duration;
+
 use demo::control_plane::{Misbehaviour, ResourceType, encode};
 use demo::mesh::NAMESPACE;
 use demo::node::Node;
@@ -87,7 +89,7 @@ const SIGNATURES: [(Misbehaviour, &str, &str); 2] = [
 async fn bad_certificates() {
     let world = World::new(NODE, Variant::Moving);
     let istiod = Istiod::start(&world);
-    istiod.authority().set_lifetime(Some(std::time::Duration::from_secs(16)));
+    istiod.authority().set_lifetime(Some(Duration::from_secs(16)));
     let nodes = [Host::Client, Host::Server].map(|host| istiod.node(host, &[]));
     let [client, server] = &nodes;
     let application = world.application(Host::Server);
@@ -113,6 +115,40 @@ async fn bad_certificates() {
             log.line("info", &["certificates are signed again"]).await;
             log.one_warning(&["no certificate", cause]);
         }
+    }
+    assert_eq!(traffic.counts().opened, 4, "connections were lost and replaced");
+    traffic.finish();
+    all_whole(application.tally()).await;
+    echo(world.at(Host::Client, APPLICATION)).await;
+    visit(server, world.at(Host::Client, APPLICATION)).await.expect("new tunnels come up");
+    nodes.iter().for_each(|node| world.check(node));
+}
+
+/// A new root that nobody else has: what istiod says is so, but the operator is told what it means.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn certificates_of_another_root() {
+    const CAUSE: &str = "the CA has changed all its roots";
+    let world = World::new(NODE, Variant::Moving);
+    let istiod = Istiod::start(&world);
+    istiod.authority().set_lifetime(Some(Duration::from_secs(16)));
+    let nodes = [Host::Client, Host::Server].map(|host| istiod.node(host, &[]));
+    let [client, server] = &nodes;
+    let application = world.application(Host::Server);
+    let plan = Plan { idle: 3, ..bulk() };
+    let traffic = Traffic::start(Dial::Socks5(client.socks5()), vec![application.address()], plan);
+    traffic.progress().await;
+
+    for (misbehaviour, told) in [(Misbehaviour::ChainOfAnotherRoot, 1), (Misbehaviour::None, 2)] {
+        istiod.replica().misbehave(misbehaviour);
+        for node in &nodes {
+            let log = Since::start(node);
+            wait::until(format_args!("{CAUSE}: said {told} times"), || {
+                log.lines("warn", &[CAUSE]).len() == told
+            })
+            .await;
+            assert_eq!(log.lines("warn", &[]).len(), told, "nothing else is said");
+        }
+        traffic.progress().await;
     }
     assert_eq!(traffic.counts().opened, 4, "connections were lost and replaced");
     traffic.finish();
