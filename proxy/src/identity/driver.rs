@@ -115,6 +115,7 @@ impl Driver {
                 if let (Lookup::Ready(new), Some(Lookup::Ready(old))) = (&lookup, certificates.get(&identity))
                     && !new.shares_a_root_with(old)
                 {
+                    self.metrics.roots_replaced();
                     // It cannot be told from a mesh that was set up anew, and is its control plane's to decide.
                     warn!(%identity, "the CA has changed all its roots: peers with certificates of the old ones are \
                                       not trusted until they renew them");

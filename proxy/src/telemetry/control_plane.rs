@@ -20,6 +20,7 @@ pub struct ControlPlaneMetrics {
     message_bytes: Family<UrlLabel, Counter>,
     refused: Family<UrlLabel, Counter>,
     certificates: Family<ResultLabel, Counter>,
+    other_roots: Counter,
 }
 
 /// How a request for a certificate ended.
@@ -36,7 +37,7 @@ pub enum CertificateResult {
 }
 
 impl ControlPlaneMetrics {
-    /// `istio` and `ours` are the registries of stock's families and of those that only we have.
+    /// `istio` is the registry of stock's families.
     pub(super) fn new(istio: &mut Registry) -> Self {
         Self {
             connected: Gauge::default(),
@@ -49,6 +50,7 @@ impl ControlPlaneMetrics {
             message_bytes: registered(istio, "xds_message_bytes", "Total number of bytes received"),
             refused: Family::default(),
             certificates: Family::default(),
+            other_roots: Counter::default(),
         }
     }
 
@@ -60,6 +62,13 @@ impl ControlPlaneMetrics {
         ours.register("xds_resources_refused", help, self.refused.clone());
         let help = "Requests for certificates by their result";
         ours.register("certificate_requests", help, self.certificates.clone());
+        let help = "Renewed certificates that came with none of the roots of the former ones";
+        ours.register("certificate_roots_replaced", help, self.other_roots.clone());
+    }
+
+    /// Counts a certificate that came with other roots than its predecessor.
+    pub fn roots_replaced(&self) {
+        self.other_roots.inc();
     }
 
     /// Counts a request for a certificate.
@@ -143,6 +152,7 @@ mod tests {
         metrics.received(xds::proto::ADDRESS, 77);
         metrics.refused(xds::proto::AUTHORIZATION, 2);
         metrics.certificate(CertificateResult::Unusable);
+        metrics.roots_replaced();
         let text = telemetry.exposition();
         for line in [
             r#"istio_xds_connection_terminations_total{reason="ConnectionError"} 1"#,
@@ -151,6 +161,7 @@ mod tests {
             "ztunnel_xds_connected 1",
             r#"ztunnel_xds_resources_refused_total{url="type.googleapis.com/istio.security.Authorization"} 2"#,
             r#"ztunnel_certificate_requests_total{result="unusable"} 1"#,
+            "ztunnel_certificate_roots_replaced_total 1",
         ] {
             assert!(text.lines().any(|candidate| candidate == line), "{line} is missing in\n{text}");
         }

@@ -147,6 +147,8 @@ async fn certificates_of_another_root() {
             })
             .await;
             assert_eq!(log.lines("warn", &[]).len(), told, "nothing else is said");
+            let metrics = node.metrics().expect("metrics");
+            assert_eq!(metrics.sum("ztunnel_certificate_roots_replaced_total", &[]), told as f64);
         }
         traffic.progress().await;
     }
