@@ -139,7 +139,7 @@ fn write_workload(f: &mut fmt::Formatter<'_>, workload: &Workload) -> fmt::Resul
         Protocol::Hbone => "HBONE",
         Protocol::Plain => "TCP",
     };
-    writeln!(f, "- uid: {}", quoted(&format!("{CLUSTER}//v1/Pod/{namespace}/{name}")))?;
+    writeln!(f, "- uid: {}", quoted(&format!("{CLUSTER}//Pod/{namespace}/{name}")))?;
     writeln!(f, "  name: {}", quoted(name))?;
     writeln!(f, "  namespace: {}", quoted(namespace))?;
     writeln!(f, "  serviceAccount: {}", quoted(service_account))?;
@@ -219,7 +219,7 @@ mod tests {
             policies: Vec::new(),
         };
         let expected = r#"workloads:
-- uid: "Kubernetes//v1/Pod/demo/server"
+- uid: "Kubernetes//Pod/demo/server"
   name: "server"
   namespace: "demo"
   serviceAccount: "server"
@@ -235,7 +235,7 @@ mod tests {
   services:
     "demo/shop.demo.svc.cluster.local":
       80: 8080
-- uid: "Kubernetes//v1/Pod/demo/old"
+- uid: "Kubernetes//Pod/demo/old"
   name: "old"
   namespace: "demo"
   serviceAccount: "old"

@@ -272,7 +272,7 @@ fn broken(world: &World) -> Vec<Broken> {
     vec![
         row(Address, "workload-garbage", garbage.clone(), "cannot be read"),
         row(Address, ODD, odd_workload(world), "protocol"),
-        row(Address, "Kubernetes//v1/Pod/demo/long", of_workload(long), "workloadIps"),
+        row(Address, "Kubernetes//Pod/demo/long", of_workload(long), "workloadIps"),
         row(Address, "demo/garbage.demo.svc", garbage.clone(), "cannot be read"),
         row(Address, "demo/broken.demo.svc", of_service(short), "vips"),
         row(Address, "demo/broken.demo.svc", of_service(families), "ipFamilies"),
@@ -283,7 +283,7 @@ fn broken(world: &World) -> Vec<Broken> {
     ]
 }
 
-const ODD: &str = "Kubernetes//v1/Pod/demo/odd";
+const ODD: &str = "Kubernetes//Pod/demo/odd";
 
 /// At an address where somebody is, to be called by a protocol that nobody knows.
 fn odd_workload(world: &World) -> Vec<u8> {
