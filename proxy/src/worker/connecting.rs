@@ -175,6 +175,7 @@ impl Worker {
         };
         let (destination, source, listener) = (*destination, origin.source, origin.listener);
         let Some(workload) = self.core.shared.local_workload() else { return };
+        self.accepted_by_mesh();
         if listener != Listening::Passthrough
             && let Some(name) = outbound::unanswered(&self.core.shared, &workload, destination)
         {

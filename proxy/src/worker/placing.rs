@@ -260,6 +260,7 @@ impl Worker {
             (Ok(()), Some(pool_key)) => self.serve(&pool_key),
             (Ok(()), None) => {}
         }
+        self.accepted_by_mesh();
     }
 
     /// A peer's connection to 15008.

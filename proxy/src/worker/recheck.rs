@@ -107,6 +107,14 @@ impl Worker {
         }
     }
 
+    /// A connection is up, or on its way, by what is known of the local workload. The message that says that it is known
+    /// may still be under way: if the workload leaves before it comes, there would be nothing that has gone.
+    pub(super) fn accepted_by_mesh(&mut self) {
+        if !matches!(self.recheck.basis, Basis::Known { .. }) {
+            self.recheck();
+        }
+    }
+
     /// What users wait for may be known now.
     fn look_again(&mut self) {
         for (key, user) in &mut self.users {

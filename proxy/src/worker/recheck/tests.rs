@@ -211,6 +211,25 @@ fn a_workload_that_nobody_has_named_yet_is_not_gone() {
 }
 
 #[test]
+fn a_workload_that_leaves_before_its_coming_was_told_has_gone() {
+    let lines = played(|| {
+        let mut bench = Bench::new(1, "");
+        for _ in 0..2 {
+            bench.apply(&mesh(LOCAL));
+            let application = Application::new();
+            let mut peer = bench.tunnel();
+            let (_, socket) = open(&mut bench, &mut peer, &application);
+            bench.shared.store.update(|edit| edit.remove_address("local"));
+            bench.recheck();
+            bench.settle();
+            assert_eq!(hear(&socket), Heard::Reset);
+        }
+    });
+    let reason = "connection closed: the workload is no longer in the mesh";
+    assert_eq!(lines.iter().filter(|line| line.contains(reason)).count(), 2, "{lines:?}");
+}
+
+#[test]
 fn changes_of_others_cost_nothing() {
     played(|| {
         let mut bench = Bench::new(1, &mesh(LOCAL));
