@@ -26,6 +26,26 @@ pub enum Variant {
     Moving,
 }
 
+/// Makes a test of each function for each [`Variant`]: `name::still` and `name::moving`.
+#[macro_export]
+macro_rules! in_both_variants {
+    ($($name:ident)*) => {$(
+        mod $name {
+            use $crate::world::Variant;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+            async fn still() {
+                super::$name(Variant::Still).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+            async fn moving() {
+                super::$name(Variant::Moving).await;
+            }
+        }
+    )*};
+}
+
 /// The last number of an address in the world: who is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host {
