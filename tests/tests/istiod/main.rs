@@ -1,7 +1,11 @@
 //! Real proxy processes against a control plane: it dies, hangs, lies, refuses, and traffic does not notice.
 
+#[macro_use]
+extern crate tests;
+
 mod certificates;
 mod misbehaviour;
+mod policy;
 mod replicas;
 mod restarts;
 mod sync;
