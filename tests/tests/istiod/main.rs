@@ -5,6 +5,7 @@ extern crate tests;
 
 mod certificates;
 mod misbehaviour;
+mod on_demand;
 mod policy;
 mod replicas;
 mod restarts;
