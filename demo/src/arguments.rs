@@ -25,6 +25,8 @@ pub struct Arguments {
     pub move_interval: Option<Duration>,
     /// Another proxy binary than the built-in one.
     pub proxy: Option<PathBuf>,
+    /// Whether a policy comes and goes and istiod dies while the load runs.
+    pub acts: bool,
 }
 
 impl Default for Arguments {
@@ -35,6 +37,7 @@ impl Default for Arguments {
             netns: false,
             move_interval: Some(Duration::from_millis(50)),
             proxy: None,
+            acts: true,
         }
     }
 }
@@ -73,6 +76,7 @@ usage: demo [options]
   --move-every MS   move every tunnel to the next worker each MS milliseconds
                     (default 50; 0 never)
   --proxy FILE      use this ztunnel binary as the proxy instead of the built-in one
+  --no-acts         traffic and moves only: no policy comes and goes, istiod lives
   --help            this text
 
 The last line is `demo: passed …` (exit code 0) or `demo: FAILED …` (exit code 1).
@@ -106,6 +110,7 @@ impl Command {
                 "--json" => arguments.json = Some(value("--json")?.into()),
                 "--proxy" => arguments.proxy = Some(value("--proxy")?.into()),
                 "--netns" => arguments.netns = true,
+                "--no-acts" => arguments.acts = false,
                 "--help" | "-h" => return Ok(Self::Help),
                 _ => return Err(ArgumentError::Unknown(word)),
             }
@@ -144,13 +149,14 @@ mod tests {
 
     #[test]
     fn every_option_is_understood() {
-        let line = "--seconds 3 --json out.json --netns --move-every 0 --proxy /bin/ztunnel";
+        let line = "--seconds 3 --json out.json --netns --move-every 0 --proxy /bin/ztunnel --no-acts";
         let expected = Arguments {
             duration: Duration::from_secs(3),
             json: Some("out.json".into()),
             netns: true,
             move_interval: None,
             proxy: Some("/bin/ztunnel".into()),
+            acts: false,
         };
         assert_eq!(parse(line), Ok(Command::Show(expected)));
         assert_eq!(parse("--seconds 3 --help"), Ok(Command::Help));

@@ -137,13 +137,14 @@ fn perform<W: Write>(
     }
     let clients = stage.clients(plan())?;
     let begun = Instant::now();
-    let acts = Acts::begin(stage.scene().ok_or(ActError::BrokenOff)?)?;
+    let scene = if arguments.acts { stage.scene() } else { None };
+    let acts = scene.map(Acts::begin).transpose()?;
     let mut watch = Watch { begun, total: arguments.duration, last: (begun, 0) };
     let mut incidents = Vec::new();
     let (mut client_last, mut server_last) = (client_before.clone(), server_before.clone());
-    while begun.elapsed() < arguments.duration || !acts.are_over() {
+    while begun.elapsed() < arguments.duration || acts.as_ref().is_some_and(|acts| !acts.are_over()) {
         thread::sleep(LOOK_INTERVAL);
-        for news in acts.news() {
+        for news in acts.iter().flat_map(Acts::news) {
             display.say(&news)?;
         }
         if interrupted.load(Ordering::Relaxed) {
@@ -161,7 +162,13 @@ fn perform<W: Write>(
         display.show(&watch.moment(&clients, &stage, &client_last, &server_last))?;
     }
     let duration = begun.elapsed();
-    let control_plane = acts.end().map_err(|error| incidents.push(error.to_string())).ok();
+    let control_plane = match acts.map(Acts::end).transpose() {
+        Ok(figures) => figures,
+        Err(error) => {
+            incidents.push(error.to_string());
+            None
+        }
+    };
     // After an incident nobody waits for connections that cannot end.
     clients.finish(if incidents.is_empty() { FINISH_PATIENCE } else { Duration::ZERO });
     settle(&stage);

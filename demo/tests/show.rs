@@ -1,4 +1,5 @@
-//! The whole demonstration with a stand-in for the proxy: it passes when all is well, and fails, saying why, when not.
+//! The whole demonstration with a stand-in for the proxy: it passes when all is well, and fails, saying why, when not. The
+//! stand-in knows nothing of a control plane: with the real proxy `.ci/run` plays the acts.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -24,17 +25,21 @@ fn demo(directory: &TempDir, proxy: &Path) -> Command {
     demo
 }
 
-fn show(fault: &str) -> (Output, String, Value) {
+fn show(fault: &str, options: &[&str]) -> (Output, String, Value) {
     let directory = tempfile::tempdir().expect("a directory");
     let proxy = stand_in(&directory, fault);
-    let output = demo(&directory, &proxy).output().expect("the demo runs");
+    let output = demo(&directory, &proxy).args(options).output().expect("the demo runs");
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     let json = std::fs::read(directory.path().join("report.json")).expect("a report");
     (output, shown, serde_json::from_slice(&json).expect("the report is JSON"))
 }
 
 fn assert_fails(fault: &str, reason: &str) {
-    let (output, shown, json) = show(fault);
+    assert_fails_with(fault, &["--no-acts"], reason);
+}
+
+fn assert_fails_with(fault: &str, options: &[&str], reason: &str) {
+    let (output, shown, json) = show(fault, options);
     let last = shown.lines().last().unwrap_or_default();
     assert_eq!(output.status.code(), Some(1), "{shown}");
     assert!(last.starts_with("demo: FAILED ") && last.contains(reason), "no {reason:?} in:\n{shown}");
@@ -44,7 +49,7 @@ fn assert_fails(fault: &str, reason: &str) {
 
 #[test]
 fn it_passes_when_all_is_well() {
-    let (output, shown, json) = show("");
+    let (output, shown, json) = show("", &["--no-acts"]);
     let last = shown.lines().last().unwrap_or_default();
     assert!(last.starts_with("demo: passed in "), "{shown}");
     assert_eq!(output.status.code(), Some(0), "{shown}");
@@ -82,6 +87,12 @@ fn plaintext_between_the_nodes_fails() {
 }
 
 #[test]
+fn acts_that_cannot_be_played_fail() {
+    // The stand-in takes every connection to the one server that it knows.
+    assert_fails_with("", &[], "the guest was not let in");
+}
+
+#[test]
 fn a_node_that_dies_fails_with_its_last_words() {
     assert_fails(".die", "ended by itself (exit status: 101). Its last words:");
 }
@@ -110,7 +121,7 @@ fn an_interrupt_ends_it_and_leaves_no_process_behind() {
     let directory = tempfile::tempdir().expect("a directory");
     let proxy = stand_in(&directory, "");
     let mut child = demo(&directory, &proxy)
-        .args(["--seconds", "600"])
+        .args(["--seconds", "600", "--no-acts"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("the demo runs");
