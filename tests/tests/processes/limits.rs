@@ -48,9 +48,7 @@ async fn a_slow_reader_costs_little_memory(variant: Variant) {
     let sender = socks5::connect(client.socks5(), target).await.expect("a SOCKS5 server");
     let (mut reader, _) = listener.accept().await.expect("a connection");
     let sent = stalled(sender).await;
-    for (before, after) in before.into_iter().zip(memory()) {
-        assert!(after < before + growth(variant), "{} KiB more for a stalled reader", (after - before) >> 10);
-    }
+    costs_at_most(growth(variant), before, memory).await;
 
     // It was waiting, not lost.
     let mut cursor = Cursor::new(1, Direction::Upload);
@@ -62,6 +60,15 @@ async fn a_slow_reader_costs_little_memory(variant: Variant) {
     }
     world.check(&client);
     world.check(&server);
+}
+
+/// Memory of both nodes comes below the limit. Two copies of what is kept, which a move has for a moment, and pages
+/// that the allocator is about to give back are no cost of a stalled connection.
+async fn costs_at_most(limit: u64, before: [u64; 2], memory: impl Fn() -> [u64; 2]) {
+    wait::until(format_args!("a stalled connection costs less than {} KiB", limit >> 10), || {
+        before.into_iter().zip(memory()).all(|(before, after)| after < before + limit)
+    })
+    .await;
 }
 
 /// Writes until nothing moves any more; what was taken by then. Writing goes on in the background.
