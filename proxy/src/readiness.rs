@@ -11,7 +11,14 @@ use crate::http_server::{self, Method, Response, StatusCode, Stop, empty, text};
 
 /// The set of things that must still happen before this proxy is ready. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<BTreeSet<&'static str>>>);
+pub struct Readiness(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    missing: BTreeSet<&'static str>,
+    /// It will never be ready again; tasks that end with the process are no news.
+    ended: bool,
+}
 
 /// Something that is not ready yet. Dropping it says that it is.
 #[derive(Debug)]
@@ -24,26 +31,36 @@ pub struct Pending {
 impl Readiness {
     /// Makes the proxy unready until the task is dropped. Two tasks of one name are one.
     pub fn pending(&self, name: &'static str) -> Pending {
-        self.lock().insert(name);
+        self.lock().missing.insert(name);
         Pending { name, readiness: self.clone() }
+    }
+
+    /// Makes the proxy unready until the end of the process, for this reason.
+    pub fn end(&self, reason: &'static str) {
+        let mut state = self.lock();
+        state.missing.insert(reason);
+        state.ended = true;
     }
 
     /// What is not ready, in the order of the alphabet.
     pub fn missing(&self) -> Vec<&'static str> {
-        self.lock().iter().copied().collect()
+        self.lock().missing.iter().copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<&'static str>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let mut missing = self.readiness.lock();
-        missing.remove(self.name);
-        let rest = missing.iter().copied().collect::<Vec<_>>().join(", ");
-        drop(missing);
+        let mut state = self.readiness.lock();
+        state.missing.remove(self.name);
+        if state.ended {
+            return;
+        }
+        let rest = state.missing.iter().copied().collect::<Vec<_>>().join(", ");
+        drop(state);
         if rest.is_empty() {
             info!(task = self.name, "ready");
         } else {
@@ -102,6 +119,12 @@ mod tests {
             let again = readiness.pending("proxy");
             assert_eq!(probe().await.0, 500);
             drop(again);
+            assert_eq!(probe().await.0, 200);
+
+            let late = readiness.pending("proxy");
+            readiness.end("draining");
+            drop(late);
+            assert_eq!(probe().await, (500, "not ready, pending: draining\n".to_owned()));
 
             assert_eq!(request(address, "POST", "/healthz/ready", "").await.0, 405);
             assert_eq!(request(address, "GET", "/", "").await.0, 404);

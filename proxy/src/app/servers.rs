@@ -28,7 +28,6 @@ pub(super) struct Running {
     /// `POST /quitquitquit`.
     pub(super) quits: mpsc::Receiver<()>,
     readiness: Readiness,
-    draining: Option<Pending>,
     _stop: watch::Sender<bool>,
 }
 
@@ -76,7 +75,7 @@ impl Servers {
         let telemetry = self.page.telemetry.clone();
         tokio::spawn(metrics_server::serve(self.stats, telemetry, stopped.clone())?);
         tokio::spawn(readiness::serve(self.readiness, readiness.clone(), stopped)?);
-        Ok(Running { quits: self.quits, readiness, draining: None, _stop: stop })
+        Ok(Running { quits: self.quits, readiness, _stop: stop })
     }
 }
 
@@ -87,8 +86,8 @@ impl Running {
     }
 
     /// The process is about to go. Operators can still ask how it is going.
-    pub(super) fn not_ready(&mut self) {
-        self.draining.get_or_insert_with(|| self.readiness.pending("draining"));
+    pub(super) fn not_ready(&self) {
+        self.readiness.end("draining");
     }
 }
 
