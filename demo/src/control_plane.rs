@@ -22,29 +22,4 @@ pub use authority::{Authority, AuthorityError};
 pub use cluster::{Cluster, Edit};
 pub use replica::{Misbehaviour, Replica};
 pub use statistics::{Statistics, TypeStatistics};
-
-/// What a resource is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ResourceType {
-    /// A workload or a service.
-    Address,
-    /// A policy.
-    Authorization,
-}
-
-impl ResourceType {
-    /// All types, in the order in which changes are pushed.
-    pub const ALL: [Self; 2] = [Self::Address, Self::Authorization];
-
-    /// As messages name it.
-    pub fn url(self) -> &'static str {
-        match self {
-            Self::Address => xds::proto::ADDRESS,
-            Self::Authorization => xds::proto::AUTHORIZATION,
-        }
-    }
-
-    fn from_url(url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|resource_type| resource_type.url() == url)
-    }
-}
+pub use xds::proto::ResourceType;

@@ -34,8 +34,8 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use crate::proto;
 use crate::proto::discovery::{DeltaDiscoveryResponse, Resource};
+use crate::proto::{self, ResourceType};
 use crate::resource::ResourceError;
 use crate::store::{RefusedPolicy, Update};
 use address::Address;
@@ -81,24 +81,18 @@ impl Decoder {
     /// Decodes a response of type [`proto::ADDRESS`] or [`proto::AUTHORIZATION`]; one of another type says nothing.
     pub fn decode(&mut self, response: DeltaDiscoveryResponse) -> Decoded {
         let mut decoded = Decoded::default();
-        let is_address = match &*response.type_url {
-            proto::ADDRESS => true,
-            proto::AUTHORIZATION => false,
-            _ => return decoded,
-        };
+        let Some(of) = ResourceType::from_url(&response.type_url) else { return decoded };
         for resource in response.resources {
-            if is_address {
-                self.take_address(&resource, &mut decoded);
-            } else {
-                self.take_policy(&resource, &mut decoded);
+            match of {
+                ResourceType::Address => self.take_address(&resource, &mut decoded),
+                ResourceType::Authorization => self.take_policy(&resource, &mut decoded),
             }
         }
         for name in response.removed_resources {
             let name = Arc::<str>::from(name);
-            if is_address {
-                decoded.update.remove_address(name.clone());
-            } else {
-                decoded.update.remove_policy(name.clone());
+            match of {
+                ResourceType::Address => decoded.update.remove_address(name.clone()),
+                ResourceType::Authorization => decoded.update.remove_policy(name.clone()),
             }
             decoded.removed.push(name);
         }

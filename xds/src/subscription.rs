@@ -26,7 +26,7 @@ use std::sync::Arc;
 use rpds::HashTrieSetSync;
 
 use crate::decode::Complaint;
-use crate::proto;
+use crate::proto::ResourceType;
 use crate::proto::discovery::{DeltaDiscoveryRequest, Node};
 use outage::Outage;
 use pace::Pace;
@@ -70,13 +70,6 @@ pub(crate) enum Action {
     Close,
     /// Tell the operator.
     Report(Report),
-}
-
-/// What is subscribed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ResourceType {
-    Address,
-    Authorization,
 }
 
 /// A response whose changes are visible in the store.
@@ -149,7 +142,7 @@ impl Subscription {
 
     /// What a response says is visible in the store. It is acknowledged, if its stream is still there.
     pub(crate) fn applied(&mut self, answer: Answer, now: u64) {
-        let r#type = ResourceType::of_url(&answer.type_url);
+        let r#type = ResourceType::from_url(&answer.type_url);
         match r#type {
             Some(r#type) => self.retained.apply(r#type, &answer),
             None => self.report(Report::UnknownType { type_url: answer.type_url.clone() }),
@@ -241,22 +234,6 @@ impl Subscription {
 
     fn report(&mut self, report: Report) {
         self.actions.push_back(Action::Report(report));
-    }
-}
-
-impl ResourceType {
-    /// In the order in which they are asked for, that of stock.
-    const ALL: [Self; 2] = [Self::Address, Self::Authorization];
-
-    pub(crate) fn of_url(type_url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|r#type| r#type.url() == type_url)
-    }
-
-    fn url(self) -> &'static str {
-        match self {
-            Self::Address => proto::ADDRESS,
-            Self::Authorization => proto::AUTHORIZATION,
-        }
     }
 }
 

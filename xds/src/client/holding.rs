@@ -4,8 +4,9 @@
 //! would name what nobody knows, which denies. So such an update waits for the next response about policies, and both
 //! become visible together. Not for ever: a policy may never come.
 
+use crate::proto::ResourceType;
 use crate::store::Update;
-use crate::subscription::{Answer, ResourceType};
+use crate::subscription::Answer;
 
 /// A response with what it changes.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Holding {
         is_known: impl Fn(&str) -> bool,
         now: u64,
     ) -> Vec<Response> {
-        match (ResourceType::of_url(&response.answer.type_url), &mut self.held) {
+        match (ResourceType::from_url(&response.answer.type_url), &mut self.held) {
             (Some(ResourceType::Address), Some(held)) => {
                 held.responses.push(response);
                 Vec::new()

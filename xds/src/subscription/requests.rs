@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::{Answer, ResourceType};
+use super::Answer;
 use crate::decode::Complaint;
+use crate::proto::ResourceType;
 use crate::proto::discovery::{DeltaDiscoveryRequest, Status};
 
 /// Follows all resources of a type.

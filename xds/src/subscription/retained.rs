@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Answer, ResourceType};
+use super::Answer;
+use crate::proto::ResourceType;
 
 #[derive(Default)]
 pub(super) struct Retained {
