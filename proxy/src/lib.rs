@@ -9,6 +9,7 @@
 //! | [`outbound`], [`inbound`] | what is done with an application's and with a peer's connection |
 //! | [`plan`] | the outcome of that, for a worker to carry out |
 //! | [`route`], [`policy`] | where a connection goes, and whether it may: pure functions of the mesh's state |
+//! | [`pod`], [`namespace`] | whom this proxy serves, and where their sockets are made |
 //! | [`pool`] | which tunnels are shared by whom, and which worker holds them |
 //! | [`control_plane`] | istiod: the stream of mesh state, and the signer of certificates |
 //! | [`identity`] | certificates, and what their holders check |
@@ -28,8 +29,10 @@ pub mod http_server;
 pub mod identity;
 pub mod inbound;
 pub mod metrics_server;
+pub mod namespace;
 pub mod outbound;
 pub mod plan;
+pub mod pod;
 pub mod policy;
 pub mod pool;
 pub mod readiness;
