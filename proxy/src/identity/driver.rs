@@ -38,7 +38,6 @@ pub fn start(
         manager: Manager::new(fastrand::Rng::new()),
         fetches: JoinSet::new(),
         fetching: HashMap::new(),
-        generation: 0,
     };
     (Certificates::new(published, sender), driver.run())
 }
@@ -52,9 +51,8 @@ struct Driver {
     commands: mpsc::UnboundedReceiver<Command>,
     manager: Manager<Arc<Credentials>, Wake>,
     fetches: JoinSet<Fetched>,
-    fetching: HashMap<Id, Identity>,
-    /// Of the last fetch that was started.
-    generation: u64,
+    /// Whose they are, with the manager's number, which is the certificate's generation.
+    fetching: HashMap<Id, (Identity, u64)>,
 }
 
 /// Why there is no new certificate.
@@ -92,8 +90,11 @@ impl Driver {
             let wait = self.manager.timeout(now(start)).map_or(LONGEST_SLEEP, Duration::from_millis);
             tokio::select! {
                 command = self.commands.recv() => match command {
-                    Some(Command::Request { identity, wake }) => self.manager.request(&identity, wake),
-                    Some(Command::WarmUp { identity }) => self.manager.warm_up(&identity),
+                    Some(Command::Request { identity, wake }) => {
+                        self.manager.request(&identity, wake, now(start));
+                    }
+                    Some(Command::WarmUp { identity }) => self.manager.warm_up(&identity, now(start)),
+                    Some(Command::Retain { wanted }) => self.manager.retain(wanted, now(start)),
                     None => return,
                 },
                 Some(fetched) = self.fetches.join_next_with_id() => self.finished(fetched, now(start)),
@@ -104,11 +105,10 @@ impl Driver {
 
     fn perform(&mut self, action: Action<Arc<Credentials>, Wake>) {
         match action {
-            Action::Fetch(identity) => {
-                self.generation += 1;
-                let fetch = fetch(self.ca.clone(), identity.clone(), self.generation);
+            Action::Fetch(identity, number) => {
+                let fetch = fetch(self.ca.clone(), identity.clone(), number);
                 let task = self.fetches.spawn(fetch);
-                self.fetching.insert(task.id(), identity);
+                self.fetching.insert(task.id(), (identity, number));
             }
             Action::Publish(identity, lookup) => {
                 let mut certificates = self.published.load().certificates.clone();
@@ -123,6 +123,12 @@ impl Driver {
                 certificates.insert(identity, lookup);
                 self.published.store(Arc::new(Published { certificates, stopped: false }));
             }
+            Action::Withdraw(identity) => {
+                let mut certificates = self.published.load().certificates.clone();
+                certificates.remove(&identity);
+                self.published.store(Arc::new(Published { certificates, stopped: false }));
+                debug!(%identity, "certificate forgotten: no pod of this identity is here any more");
+            }
             Action::Wake(wake) => wake(),
             Action::Report(report) => report.log(),
         }
@@ -130,11 +136,11 @@ impl Driver {
 
     fn finished(&mut self, fetched: Result<(Id, Fetched), JoinError>, now: Now) {
         let (id, fetched) = fetched.unwrap_or_else(|error| (error.id(), Err(FetchError::Panicked)));
-        if let Some(identity) = self.fetching.remove(&id) {
+        if let Some((identity, number)) = self.fetching.remove(&id) {
             self.metrics
                 .certificate(fetched.as_ref().map_or_else(FetchError::result, |_| CertificateResult::Signed));
             let outcome = fetched.map_err(|error| error.to_string().into());
-            self.manager.finished(&identity, outcome, now);
+            self.manager.finished(&identity, number, outcome, now);
         }
     }
 }
@@ -161,7 +167,7 @@ impl Report {
             Self::Failing { identity, reason } => {
                 warn!(%identity, "no certificate: {reason}; trying again");
             }
-            Self::StillFailing { identity, reason, retry_in } => {
+            Self::Retrying { identity, reason, retry_in } => {
                 debug!(%identity, retry_in_ms = retry_in, "no certificate: {reason}");
             }
             Self::Expired { identity } => {

@@ -1,6 +1,6 @@
 //! What a worker holds: a look into the published certificates, and a way to ask for one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -42,6 +42,7 @@ pub(super) type Wake = Box<dyn FnOnce() + Send>;
 pub(super) enum Command {
     Request { identity: Identity, wake: Wake },
     WarmUp { identity: Identity },
+    Retain { wanted: BTreeSet<Identity> },
 }
 
 /// What the manager has to say, whole: a reader sees one state of it.
@@ -84,6 +85,17 @@ impl Certificates {
     pub fn warm_up(&self, identity: &Identity) {
         // Without a manager there is nothing to prepare for.
         let _ = self.commands.send(Command::WarmUp { identity: identity.clone() });
+    }
+
+    /// From now on the certificates of these identities are kept and renewed, and no others. Until the first call those
+    /// of everybody who was asked for are.
+    ///
+    /// What isn't wanted is forgotten once nobody waits for it and 10 s after it was asked for last, by
+    /// [`request`](Self::request) or [`warm_up`](Self::warm_up): it is renewed no more and not found any more, and its
+    /// key is gone with the last tunnel that uses it. Asking for it again fetches it anew. So the order of these calls
+    /// does not matter, and nothing has to be called for an identity that never comes back.
+    pub fn retain(&self, wanted: BTreeSet<Identity>) {
+        let _ = self.commands.send(Command::Retain { wanted });
     }
 
     /// All certificates, without their keys, in the order of the identities.

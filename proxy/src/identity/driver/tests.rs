@@ -1,6 +1,6 @@
 //! The manager with a CA, on tokio's paused clock.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::Mutex;
 
@@ -111,20 +111,50 @@ async fn a_warm_certificate_is_there_before_it_is_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn failures_have_a_reason_and_pass() {
-    for (step, why) in [
-        (Step::Fail, "the CA cannot be reached: nobody there"),
-        (Step::Hang, "the CA did not answer within 10 s"),
-        (Step::Panic, "the certificate request panicked"),
+    // A new identity is tried three times before the first attempts count.
+    for (steps, why) in [
+        (vec![Step::Fail, Step::Fail, Step::Fail], "the CA cannot be reached: nobody there"),
+        (vec![Step::Hang], "the CA did not answer within 10 s"),
+        (vec![Step::Panic, Step::Panic, Step::Panic], "the certificate request panicked"),
     ] {
-        let (certificates, manager) = start(Script::new([step]), metrics());
+        let (certificates, manager) = start(Script::new(steps), metrics());
         tokio::spawn(manager);
         assert_eq!(reason(ask(&certificates, &web()).await), why);
         assert_eq!(certificates.summaries()[0].state.to_string(), format!("Unavailable: {why}"));
         let failed = Instant::now();
         ready(&certificates, &web()).await;
-        // The first retry is due in 1 s ± 20 %, and `ready` looks once a second.
-        assert!(failed.elapsed() <= Duration::from_secs(3), "{why}: {:?}", failed.elapsed());
+        assert!(failed.elapsed() <= Duration::from_secs(5), "{why}: {:?}", failed.elapsed());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ca_that_hears_late_of_an_identity_costs_no_connection() {
+    let (certificates, manager) = start(Script::new([Step::Fail, Step::Fail]), metrics());
+    tokio::spawn(manager);
+    let begun = Instant::now();
+    assert!(matches!(ask(&certificates, &web()).await, Lookup::Ready(_)), "the first to ask waited");
+    assert!(begun.elapsed() <= Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_certificate_is_gone_with_its_last_user() {
+    let (certificates, manager) = start(Script::new([]), metrics());
+    tokio::spawn(manager);
+    let (web, db) = (web(), DB.parse().unwrap());
+    let held = ready(&certificates, &web).await;
+    let kept = ready(&certificates, &db).await;
+    certificates.retain(BTreeSet::from([db.clone()]));
+    while !certificates.lookup(&web).is_pending() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(certificates.summaries().iter().map(|summary| &summary.identity).collect::<Vec<_>>(), [&db]);
+    let alive = Arc::downgrade(&held);
+    talk(&held, &kept, DB).unwrap();
+    drop(held);
+    assert!(alive.upgrade().is_none(), "nobody else has the key");
+
+    let again = ready(&certificates, &web).await;
+    assert!(again.generation() > kept.generation(), "fetched anew");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,9 @@
 
 use super::*;
 
+mod forgetting;
+mod patience;
+
 type Test = Manager<u32, &'static str>;
 
 const DAY: u64 = 24 * 3_600_000;
@@ -13,7 +16,7 @@ struct World {
     manager: Test,
     now: Now,
     published: BTreeMap<Identity, Lookup<u32>>,
-    fetches: Vec<Identity>,
+    fetches: Vec<(Identity, u64)>,
     woken: Vec<&'static str>,
     reports: Vec<Report>,
 }
@@ -37,9 +40,12 @@ impl World {
     fn settle(&mut self) {
         while let Some(action) = self.manager.poll() {
             match action {
-                Action::Fetch(identity) => self.fetches.push(identity),
+                Action::Fetch(identity, number) => self.fetches.push((identity, number)),
                 Action::Publish(identity, lookup) => {
                     self.published.insert(identity, lookup);
+                }
+                Action::Withdraw(identity) => {
+                    self.published.remove(&identity).expect("it was published");
                 }
                 Action::Wake(waiter) => self.woken.push(waiter),
                 Action::Report(report) => self.reports.push(report),
@@ -48,12 +54,23 @@ impl World {
     }
 
     fn request(&mut self, name: &str, waiter: &'static str) {
-        self.manager.request(&id(name), waiter);
+        self.manager.request(&id(name), waiter, self.now);
+        self.settle();
+    }
+
+    /// As [`request`](Self::request), of an identity that the CA has had time to hear of.
+    fn request_settled(&mut self, name: &str, waiter: &'static str) {
+        self.request(name, waiter);
+        self.advance(PATIENCE);
+    }
+
+    fn retain(&mut self, names: &[&str]) {
+        self.manager.retain(names.iter().map(|name| id(name)).collect(), self.now);
         self.settle();
     }
 
     fn warm_up(&mut self, name: &str) {
-        self.manager.warm_up(&id(name));
+        self.manager.warm_up(&id(name), self.now);
         self.settle();
     }
 
@@ -68,9 +85,9 @@ impl World {
     }
 
     fn finish(&mut self, name: &str, outcome: Result<Issued<u32>, Arc<str>>) {
-        let running = self.fetches.iter().position(|fetch| *fetch == id(name));
-        self.fetches.remove(running.expect("it is being fetched"));
-        self.manager.finished(&id(name), outcome, self.now);
+        let running = self.fetches.iter().position(|(identity, _)| *identity == id(name));
+        let (identity, number) = self.fetches.remove(running.expect("it is being fetched"));
+        self.manager.finished(&identity, number, outcome, self.now);
         self.settle();
     }
 
@@ -89,7 +106,11 @@ impl World {
     }
 
     fn fetching(&self) -> Vec<String> {
-        self.fetches.iter().map(|identity| identity.service_account().to_string()).collect()
+        self.fetches.iter().map(|(identity, _)| identity.service_account().to_string()).collect()
+    }
+
+    fn published(&self) -> Vec<String> {
+        self.published.keys().map(|identity| identity.service_account().to_string()).collect()
     }
 
     fn lookup(&self, name: &str) -> &Lookup<u32> {
@@ -121,10 +142,10 @@ fn a_requester_is_woken_when_its_certificate_is_published() {
 fn it_is_published_before_anyone_is_woken() {
     let mut manager = Test::new(fastrand::Rng::with_seed(1));
     let now = Now { elapsed: 0, unix: BEGIN };
-    manager.request(&id("a"), "first");
+    manager.request(&id("a"), "first", now);
     while manager.poll().is_some() {}
     let validity = Validity { not_before: BEGIN, not_after: BEGIN + DAY };
-    manager.finished(&id("a"), Ok(Issued { certificate: 1, validity }), now);
+    manager.finished(&id("a"), 1, Ok(Issued { certificate: 1, validity }), now);
     assert_eq!(manager.poll(), Some(Action::Publish(id("a"), Lookup::Ready(1))));
     assert_eq!(manager.poll(), Some(Action::Wake("first")));
     assert_eq!(manager.poll(), None);
@@ -133,7 +154,7 @@ fn it_is_published_before_anyone_is_woken() {
 #[test]
 fn a_requester_is_woken_by_a_failure_and_later_ones_fail_fast() {
     let mut world = World::new();
-    world.request("a", "first");
+    world.request_settled("a", "first");
     world.fail("a", "down");
     assert_eq!(*world.lookup("a"), Lookup::Unavailable("down".into()));
     assert_eq!(world.woken, ["first"]);
@@ -190,9 +211,10 @@ fn never_more_than_eight_at_a_time() {
     for name in &names {
         world.request(name, "w");
     }
+    world.advance(PATIENCE);
     let mut random = fastrand::Rng::with_seed(3);
     let mut ended = 0;
-    while let Some(identity) = world.fetches.first().cloned() {
+    while let Some((identity, _)) = world.fetches.first().cloned() {
         assert!(world.fetches.len() <= MAX_FETCHES);
         let name = identity.service_account().to_string();
         if random.bool() {
@@ -209,7 +231,7 @@ fn never_more_than_eight_at_a_time() {
 fn retries_double_with_jitter_up_to_the_cap() {
     for seed in 0..50 {
         let mut world = World::seeded(seed);
-        world.request("a", "w");
+        world.request_settled("a", "w");
         for attempt in 0..14 {
             world.fail("a", "down");
             let wait = world.jump();
@@ -218,6 +240,7 @@ fn retries_double_with_jitter_up_to_the_cap() {
         }
         world.sign("a", 1, DAY);
         world.warm_up("b");
+        world.advance(PATIENCE);
         world.fail("b", "down");
         assert!(world.jump() <= 1_200, "seed {seed}: each identity has its own count");
     }
@@ -226,7 +249,7 @@ fn retries_double_with_jitter_up_to_the_cap() {
 #[test]
 fn success_forgets_the_failures() {
     let mut world = World::new();
-    world.request("a", "w");
+    world.request_settled("a", "w");
     for _ in 0..8 {
         world.fail("a", "down");
         world.jump();
@@ -283,6 +306,7 @@ fn a_failure_is_said_once_for_all_and_recovery_once() {
     for name in ["a", "b", "c"] {
         world.request(name, "w");
     }
+    world.advance(PATIENCE);
     for _ in 0..5 {
         for name in ["a", "b", "c"] {
             world.fail(name, "down");
@@ -322,7 +346,7 @@ fn a_clock_that_jumps_ahead_renews_what_has_expired() {
 #[test]
 fn a_clock_that_jumps_back_does_not_delay_retries() {
     let mut world = World::new();
-    world.request("a", "w");
+    world.request_settled("a", "w");
     world.fail("a", "down");
     world.now.unix -= 300 * DAY;
     assert!(world.jump() <= 1_200);
@@ -344,9 +368,10 @@ fn a_certificate_that_expires_while_its_renewal_fails_is_noticed_at_once() {
 #[test]
 fn whoever_still_waits_can_be_taken_out() {
     let mut manager = Test::new(fastrand::Rng::with_seed(1));
-    manager.request(&id("a"), "a");
-    manager.request(&id("b"), "b");
-    manager.finished(&id("a"), Err("down".into()), Now { elapsed: 0, unix: BEGIN });
+    let now = Now { elapsed: 0, unix: BEGIN };
+    manager.request(&id("a"), "a", now);
+    manager.request(&id("b"), "b", now);
+    manager.finished(&id("a"), 1, Err("down".into()), Now { elapsed: PATIENCE, ..now });
     assert_eq!(manager.take_waiters(), ["a", "b"]);
     assert!(manager.take_waiters().is_empty());
 }
