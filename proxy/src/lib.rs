@@ -10,6 +10,7 @@
 //! | [`plan`] | the outcome of that, for a worker to carry out |
 //! | [`route`], [`policy`] | where a connection goes, and whether it may: pure functions of the mesh's state |
 //! | [`pod`], [`namespace`] | whom this proxy serves, and where their sockets are made |
+//! | [`privileges`] | what the process may do, checked at its start |
 //! | [`pool`] | which tunnels are shared by whom, and which worker holds them |
 //! | [`control_plane`] | istiod: the stream of mesh state, and the signer of certificates |
 //! | [`identity`] | certificates, and what their holders check |
@@ -35,6 +36,7 @@ pub mod plan;
 pub mod pod;
 pub mod policy;
 pub mod pool;
+pub mod privileges;
 pub mod readiness;
 pub mod route;
 pub mod shared;
