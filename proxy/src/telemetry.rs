@@ -6,6 +6,7 @@
 //! | [`facts`] | who talks to whom over one connection |
 //! | [`observation`] | one user connection from open to close: counters and its line in the access log |
 //! | [`control_plane`] | what is counted of the control plane |
+//! | [`workload_manager`] | what is counted of pods and of istio-cni |
 //! | [`metrics`] | every metric family, and how they are exposed |
 
 pub mod control_plane;
@@ -15,6 +16,7 @@ pub mod log;
 pub mod metrics;
 pub mod observation;
 pub mod process;
+pub mod workload_manager;
 
 mod access_log;
 
@@ -24,3 +26,4 @@ pub use labels::ResponseFlags;
 pub use log::{LogGuard, LogHandle};
 pub use metrics::{MoveResult, Open, Telemetry, TunnelRole};
 pub use observation::{Failure, Observation, refused_early};
+pub use workload_manager::{WorkloadManagerMetrics, ZdsMessage, ZdsResult};

@@ -15,6 +15,7 @@ use super::control_plane::ControlPlaneMetrics;
 use super::facts::Direction;
 use super::labels::{ReporterLabel, TrafficLabels};
 use super::process::ProcessCollector;
+use super::workload_manager::WorkloadManagerMetrics;
 
 /// The metrics of the process, and its clock. Cheap to clone; every clone is the same.
 #[derive(Clone)]
@@ -24,6 +25,7 @@ struct Inner {
     registry: Registry,
     traffic: Traffic,
     control_plane: ControlPlaneMetrics,
+    workload_manager: WorkloadManagerMetrics,
     sockets: Family<ReporterLabel, Gauge>,
     tunnels: Family<RoleLabel, Gauge>,
     tunnels_failed: Family<RoleLabel, Counter>,
@@ -77,9 +79,12 @@ impl Telemetry {
         let traffic = Traffic::new(istio);
         let sockets = registered(istio, "tcp_sockets_open", "TCP sockets that are open now");
         let control_plane = ControlPlaneMetrics::new(istio);
+        let workload_manager =
+            WorkloadManagerMetrics::new(registry.sub_registry_with_prefix("workload_manager"));
 
         let ours = registry.sub_registry_with_prefix("ztunnel");
         control_plane.register_ours(ours);
+        workload_manager.register_ours(ours);
         let tunnels = registered(ours, "tunnels_open", "HBONE tunnels that are open now");
         let tunnels_failed = registered(ours, "tunnels_failed", "HBONE tunnels that did not come up");
         let moves = registered(ours, "tunnel_moves", "Moves of tunnels between workers");
@@ -100,6 +105,7 @@ impl Telemetry {
             registry,
             traffic,
             control_plane,
+            workload_manager,
             sockets,
             tunnels,
             tunnels_failed,
@@ -163,6 +169,11 @@ impl Telemetry {
     /// What is counted of the control plane.
     pub fn control_plane(&self) -> &ControlPlaneMetrics {
         &self.0.control_plane
+    }
+
+    /// What is counted of pods and of istio-cni.
+    pub fn workload_manager(&self) -> &WorkloadManagerMetrics {
+        &self.0.workload_manager
     }
 
     pub(super) fn traffic(&self) -> &Traffic {
