@@ -11,6 +11,7 @@
 //! | [`route`], [`policy`] | where a connection goes, and whether it may: pure functions of the mesh's state |
 //! | [`pod`], [`namespace`] | whom this proxy serves, and where their sockets are made |
 //! | [`privileges`] | what the process may do, checked at its start |
+//! | [`zds`] | istio-cni, which says whom |
 //! | [`pool`] | which tunnels are shared by whom, and which worker holds them |
 //! | [`control_plane`] | istiod: the stream of mesh state, and the signer of certificates |
 //! | [`identity`] | certificates, and what their holders check |
@@ -44,5 +45,6 @@ pub mod socket;
 pub mod socks5;
 pub mod telemetry;
 pub mod worker;
+pub mod zds;
 
 pub use app::run;
