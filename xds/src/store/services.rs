@@ -1,5 +1,6 @@
 //! Services by key, hostname, address and address range.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ type InNetwork = (Arc<str>, Arc<Service>);
 #[derive(Clone)]
 pub(super) struct Services {
     by_key: HashTrieMapSync<NamespacedHostname, Arc<Service>>,
+    /// In lower case: names are the same in every case (RFC 4343).
     by_hostname: Multimap<Arc<str>, Arc<Service>>,
     by_vip: Multimap<IpAddr, InNetwork>,
     by_range: Multimap<IpNet, InNetwork>,
@@ -28,7 +30,7 @@ impl Services {
     pub(super) fn insert(&mut self, service: Arc<Service>) {
         self.remove(service.key());
         self.by_hostname
-            .insert(service.hostname.clone(), service.clone(), |other| other.key() > service.key());
+            .insert(folded(&service.hostname), service.clone(), |other| other.key() > service.key());
         let is_after = |(_, other): &InNetwork| other.key() > service.key();
         for vip in &service.vips {
             let entry = (vip.network().clone(), service.clone());
@@ -45,7 +47,7 @@ impl Services {
     pub(super) fn remove(&mut self, key: &NamespacedHostname) -> bool {
         let Some(service) = self.by_key.get(key).cloned() else { return false };
         self.by_key.remove_mut(key);
-        self.by_hostname.remove(&service.hostname, |other| other.key() == key);
+        self.by_hostname.remove(&folded(&service.hostname), |other| other.key() == key);
         let leaves = |(_, other): &InNetwork| other.key() == key;
         for vip in &service.vips {
             self.by_vip.remove(&vip.address(), leaves);
@@ -64,11 +66,17 @@ impl Services {
     /// Of the services with this hostname that the client may use: the one of its own namespace, else a canonical
     /// one, else the first.
     pub(super) fn by_hostname(&self, hostname: &str, client_namespace: &str) -> Option<&Arc<Service>> {
-        let services = self.by_hostname.get(hostname);
-        services
-            .iter()
+        self.all_by_hostname(hostname)
             .filter(|service| service.is_visible_to(client_namespace))
             .max_by_key(|service| preference(service, Some(client_namespace), 0))
+    }
+
+    /// All services with this hostname, in any case, by key.
+    pub(super) fn all_by_hostname(&self, hostname: &str) -> impl Iterator<Item = &Arc<Service>> {
+        let has_upper = hostname.bytes().any(|byte| byte.is_ascii_uppercase());
+        let hostname =
+            if has_upper { Cow::Owned(hostname.to_ascii_lowercase()) } else { Cow::Borrowed(hostname) };
+        self.by_hostname.get(&*hostname).iter()
     }
 
     /// Of the services with this very address that the client may use: the one of its own namespace, else a canonical
@@ -151,6 +159,15 @@ impl Default for Services {
 fn preference<'a>(service: &'a Service, client_namespace: Option<&str>, prefix: u8) -> impl Ord + use<'a> {
     let own_namespace = client_namespace == Some(&*service.namespace);
     (own_namespace, prefix, service.canonical, std::cmp::Reverse(service.key()))
+}
+
+/// A hostname as it is looked up; nearly always the very same.
+fn folded(hostname: &Arc<str>) -> Arc<str> {
+    if hostname.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        hostname.to_ascii_lowercase().into()
+    } else {
+        hostname.clone()
+    }
 }
 
 fn zero_of_family(address: IpAddr) -> IpAddr {

@@ -84,9 +84,14 @@ impl Snapshot {
     }
 
     /// The service that a client in `client_namespace` means by a hostname: that of its own namespace, else a canonical
-    /// one, else the first by key; only those visible to it.
+    /// one, else the first by key; only those visible to it. Names are the same in every case.
     pub fn service_by_hostname(&self, client_namespace: &str, hostname: &str) -> Option<&Arc<Service>> {
         self.services.by_hostname(hostname, client_namespace)
+    }
+
+    /// All services with a hostname, visible to a client or not, by key. Names are the same in every case.
+    pub fn services_by_hostname(&self, hostname: &str) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.all_by_hostname(hostname)
     }
 
     /// The service that a client in `client_namespace` means by a virtual address. An exact address comes before a

@@ -179,6 +179,24 @@ fn which_service_a_client_means() {
 }
 
 #[test]
+fn hostnames_are_the_same_in_every_case() {
+    let store = store(
+        "services:
+         - {namespace: a, hostname: API.example.com}
+         - {namespace: b, hostname: api.example.com, visibility: Namespace}",
+    );
+    let all = |hostname| {
+        let snapshot = store.load();
+        snapshot.services_by_hostname(hostname).map(|service| service.key().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(all("Api.example.com"), ["a/API.example.com", "b/api.example.com"]);
+    assert_eq!(host(store.load().service_by_hostname("c", "api.EXAMPLE.com")), "a/API.example.com");
+    assert!(store.update(|edit| edit.remove_address("a/API.example.com")));
+    assert_eq!(all("api.example.com"), ["b/api.example.com"]);
+    assert!(all("none.example.com").is_empty());
+}
+
+#[test]
 fn endpoints_need_no_order_of_arrival_and_follow_the_health_policy() {
     let workloads = "workloads:
          - {uid: well, namespace: n, services: {n/web: {80: 8080}}}
