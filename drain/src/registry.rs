@@ -44,6 +44,7 @@ impl<F> Registry<F> {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             opened_ms,
             kind: AtomicU8::new(kind as u8),
+            worker: AtomicUsize::new(shard),
             facts: Mutex::new(Arc::new(facts)),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -154,6 +155,7 @@ pub struct Entry<F> {
     id: u64,
     opened_ms: u64,
     kind: AtomicU8,
+    worker: AtomicUsize,
     facts: Mutex<Arc<F>>,
     sent: AtomicU64,
     received: AtomicU64,
@@ -173,6 +175,11 @@ impl<F> Entry<F> {
     /// What it is now.
     pub fn kind(&self) -> Kind {
         Kind::ALL[usize::from(self.kind.load(Ordering::Relaxed))]
+    }
+
+    /// Which worker has it now.
+    pub fn worker(&self) -> usize {
+        self.worker.load(Ordering::Relaxed)
     }
 
     /// What the daemon knows of it now.
@@ -210,6 +217,11 @@ impl<F> Tracked<F> {
         self.entry.kind.store(kind as u8, Ordering::Relaxed);
         self.registry.by_kind[kind as usize].fetch_add(1, Ordering::Relaxed);
         self.registry.by_kind[before as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Another worker has it from now on.
+    pub fn set_worker(&self, worker: usize) {
+        self.entry.worker.store(worker, Ordering::Relaxed);
     }
 
     /// Set-up knows more of the connection. Meant for steps of set-up, not for each read or write.
