@@ -15,9 +15,9 @@ use http::request::Parts;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use crate::config::WorkloadConfig;
 use crate::http_server::{self, Method, Response, StatusCode, Stop, content, empty, text};
 use crate::identity::CertificateSummary;
+use crate::pod::{Pods, WorkloadName};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::{ConnectionFacts, Telemetry};
 
@@ -25,8 +25,12 @@ use crate::telemetry::{ConnectionFacts, Telemetry};
 pub struct Admin {
     /// Mesh state.
     pub store: xds::Store,
-    /// The workload that this proxy serves.
-    pub workload: WorkloadConfig,
+    /// The node that it runs on, if known.
+    pub node: Option<String>,
+    /// The pods that this proxy serves.
+    pub pods: Pods,
+    /// Gives uid and name of each pod that it was told to serve and doesn't yet.
+    pub pending: Box<dyn Fn() -> Vec<(Arc<str>, WorkloadName)> + Send + Sync>,
     /// Mesh state that was given by file, as the key `staticConfig` shows it; null if none was.
     pub static_config: serde_json::Value,
     /// The configs of the subsystems, as the key `config` shows them. Without secrets.

@@ -1,8 +1,11 @@
 //! Builds the parts from the environment, starts them, and leads the process to its end.
 
 mod build;
+mod hosting;
 mod lead;
+mod listeners;
 mod mesh;
+mod node_agent;
 mod servers;
 
 use std::io;
@@ -12,6 +15,7 @@ use std::process::ExitCode;
 use crate::config::ConfigError;
 use crate::config::environment::Environment;
 use crate::identity::FakeCaError;
+use crate::privileges::PrivilegesError;
 
 const HELP: &str = "\
 ztunnel: the node proxy of an Istio ambient mesh, made to be replaced under load
@@ -70,6 +74,9 @@ pub enum StartError {
         /// What is wrong with it.
         error: xds::local::LocalConfigError,
     },
+    /// What the process may not do.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegesError),
     /// The fake certificate authority.
     #[error("FAKE_CA: {0}")]
     FakeCa(#[from] FakeCaError),

@@ -7,7 +7,8 @@
 //! |---|---|
 //! | [`data_plane`] | listeners, socket options, pool, HTTP/2, workers, inbound |
 //! | [`control`] | admin and its neighbours, log, drain |
-//! | [`mesh`] | mode, the local workload, local mesh state, certificates |
+//! | [`mode`] | for whom the proxy works, and where |
+//! | [`mesh`] | local mesh state, certificates |
 //! | [`xds`], [`remote`] | mesh state from istiod; how istiod is reached |
 //!
 //! An empty variable counts as unset, except where stock gives emptiness a meaning (`XDS_ADDRESS`, `CA_ADDRESS`).
@@ -17,6 +18,7 @@ pub mod data_plane;
 pub mod duration;
 pub mod environment;
 pub mod mesh;
+pub mod mode;
 pub mod proxy_config;
 pub mod remote;
 pub mod unsupported;
@@ -29,7 +31,8 @@ pub use data_plane::{
     Http2Config, InboundConfig, Keepalive, ListenerConfig, PoolConfig, SocketConfig, Transparent,
 };
 pub use environment::{ConfigError, Environment};
-pub use mesh::{CertificateAuthorityConfig, IdentityConfig, LocalXdsConfig, ProxyMode, WorkloadConfig};
+pub use mesh::{CertificateAuthorityConfig, IdentityConfig, LocalXdsConfig};
+pub use mode::{LocationConfig, ProxyMode, SharedConfig};
 pub use proxy_config::ProxyConfig;
 pub use remote::RemoteConfig;
 pub use unsupported::refuse_unsupported;

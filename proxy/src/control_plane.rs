@@ -9,7 +9,7 @@ use xds::proto::discovery;
 use xds::{Identity, Store, ca};
 
 use crate::config::xds::Node;
-use crate::config::{ConfigError, RemoteConfig, XdsConfig};
+use crate::config::{ConfigError, ProxyMode, RemoteConfig, XdsConfig};
 use crate::identity::{CaError, CertificateAuthority, SignedChain, Signing};
 use crate::telemetry::Telemetry;
 
@@ -27,13 +27,18 @@ pub fn mesh_state(
     Ok(xds::client::start(config, store, Arc::new(telemetry.control_plane().clone())))
 }
 
-/// istiod as the signer of certificates. In dedicated mode a proxy asks for its own identity, which its token proves, and
-/// impersonates nobody.
+/// istiod as the signer of certificates. In shared mode they are asked for on behalf of the node's pods, which istiod
+/// allows the node's proxy; in dedicated mode a proxy asks for its own identity, which its token proves.
 pub fn authority(
     remote: &RemoteConfig,
     lifetime: Duration,
+    mode: &ProxyMode,
 ) -> Result<Arc<dyn CertificateAuthority>, ConfigError> {
-    Ok(Arc::new(Istiod(ca::CaClient::new(remote.server()?, lifetime, false))))
+    let impersonate = match mode {
+        ProxyMode::Shared(_) => true,
+        ProxyMode::Dedicated(_) => false,
+    };
+    Ok(Arc::new(Istiod(ca::CaClient::new(remote.server()?, lifetime, impersonate))))
 }
 
 struct Istiod(ca::CaClient);

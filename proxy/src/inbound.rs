@@ -8,6 +8,7 @@ use xds::{Identity, Snapshot, Workload};
 
 use crate::headers::{self, Header};
 use crate::plan::Plan;
+use crate::pod::Pod;
 use crate::policy::{self, Peer};
 use crate::route;
 use crate::shared::Shared;
@@ -49,8 +50,8 @@ pub enum Decision {
     },
 }
 
-/// Decides about a request that came over a tunnel.
-pub fn decide(shared: &Shared, peer: &TunnelPeer, request: &ConnectRequest) -> Decision {
+/// Decides about a request that came over a tunnel to a pod.
+pub fn decide(shared: &Shared, pod: &Pod, peer: &TunnelPeer, request: &ConnectRequest) -> Decision {
     let snapshot = shared.store.load();
     let mut facts = Box::new(ConnectionFacts {
         direction: Direction::Inbound,
@@ -62,7 +63,6 @@ pub fn decide(shared: &Shared, peer: &TunnelPeer, request: &ConnectRequest) -> D
         hbone_destination: Some(request.authority.clone()),
         service: None,
         mutual_tls: true,
-        worker: 0,
     });
     let refuse = |status, flags, reason: String, facts| Decision::Refuse {
         status,
@@ -77,7 +77,7 @@ pub fn decide(shared: &Shared, peer: &TunnelPeer, request: &ConnectRequest) -> D
             facts,
         );
     }
-    let Some(workload) = shared.local_workload_in(&snapshot) else {
+    let Some(workload) = shared.local_workload_in(&snapshot, pod) else {
         return refuse(503, ResponseFlags::None, "the local workload is unknown".to_owned(), facts);
     };
     facts.destination_party = Party::from(&*workload);
@@ -94,16 +94,13 @@ pub fn decide(shared: &Shared, peer: &TunnelPeer, request: &ConnectRequest) -> D
     if let Some(failure) = denied(shared, &snapshot, &workload, &asked) {
         return Decision::Refuse { status: 401, failure, facts };
     }
-    Decision::Connect {
-        to: target.address,
-        from: keep_source(shared, peer.address.ip(), target.address),
-        facts,
-    }
+    Decision::Connect { to: target.address, from: keep_source(pod, peer.address.ip(), target.address), facts }
 }
 
 /// The plan for a plain connection to the local workload (15006).
 pub fn plan_plain(
     shared: &Shared,
+    pod: &Pod,
     workload: &Arc<Workload>,
     source: SocketAddr,
     destination: SocketAddr,
@@ -122,18 +119,17 @@ pub fn plan_plain(
         hbone_destination: None,
         service: None,
         mutual_tls: false,
-        worker: 0,
     });
     let asked = Peer { source, identity: None, destination };
     if let Some(failure) = denied(shared, &snapshot, workload, &asked) {
         return Plan::Refuse { failure, facts };
     }
-    Plan::Direct { to: destination, from: keep_source(shared, source.ip(), destination), facts }
+    Plan::Direct { to: destination, from: keep_source(pod, source.ip(), destination), facts }
 }
 
 /// The headers of a 200: who answers.
-pub fn reply_headers(shared: &Shared) -> Vec<Header> {
-    let workload = if shared.inbound.response_baggage { shared.local_workload() } else { None };
+pub fn reply_headers(shared: &Shared, pod: &Pod) -> Vec<Header> {
+    let workload = if shared.inbound.response_baggage { shared.local_workload(pod) } else { None };
     workload.map(|workload| headers::baggage(&workload)).into_iter().collect()
 }
 
@@ -173,13 +169,13 @@ fn denied(shared: &Shared, snapshot: &Snapshot, workload: &Workload, peer: &Peer
 }
 
 /// The original source, if the kernel lets us take it and it isn't the destination itself.
-fn keep_source(shared: &Shared, source: IpAddr, to: SocketAddr) -> Option<Source> {
-    (shared.transparent && source != to.ip()).then_some(Source::Foreign(source))
+fn keep_source(pod: &Pod, source: IpAddr, to: SocketAddr) -> Option<Source> {
+    (pod.is_transparent() && source != to.ip()).then_some(Source::Foreign(source))
 }
 
 /// Who sits behind a tunnel: the certificate says who it is, mesh state or baggage how it is called.
 fn tunnelled_party(shared: &Shared, snapshot: &Snapshot, peer: &TunnelPeer, headers: &[Header]) -> Party {
-    let mut party = if headers::is_from_other_network(headers, &shared.workload.network) {
+    let mut party = if headers::is_from_other_network(headers, &shared.location.network) {
         Party::default()
     } else {
         party_at(shared, snapshot, peer.address.ip())
@@ -190,7 +186,7 @@ fn tunnelled_party(shared: &Shared, snapshot: &Snapshot, peer: &TunnelPeer, head
 
 fn party_at(shared: &Shared, snapshot: &Snapshot, address: IpAddr) -> Party {
     snapshot
-        .workload_by_address(&shared.workload.network, address)
+        .workload_by_address(&shared.location.network, address)
         .map(|workload| Party::from(&**workload))
         .unwrap_or_default()
 }

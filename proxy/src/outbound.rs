@@ -2,20 +2,28 @@
 //! worker can carry out.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use hbone::ConnectRequest;
 use xds::Workload;
 
 use crate::headers;
 use crate::plan::Plan;
+use crate::pod::Pod;
 use crate::pool::PoolKey;
 use crate::route::{self, Destination, Route};
 use crate::shared::Shared;
 use crate::socket::Source;
 use crate::telemetry::{ConnectionFacts, Direction, Failure, Party, ResponseFlags, ServiceFacts};
 
-/// The plan for a connection of the local workload.
-pub fn plan(shared: &Shared, workload: &Workload, source: SocketAddr, destination: SocketAddr) -> Plan {
+/// The plan for a connection of a pod, which is this workload.
+pub fn plan(
+    shared: &Shared,
+    pod: &Arc<Pod>,
+    workload: &Workload,
+    source: SocketAddr,
+    destination: SocketAddr,
+) -> Plan {
     if shared.is_own_port(destination) && is_own_address(workload, destination.ip()) {
         return Plan::Close { reason: format!("{destination} is the proxy itself") };
     }
@@ -35,7 +43,6 @@ pub fn plan(shared: &Shared, workload: &Workload, source: SocketAddr, destinatio
             hbone_destination: hbone,
             service: to.service.as_deref().map(ServiceFacts::from),
             mutual_tls,
-            worker: 0,
         })
     };
     match route {
@@ -46,6 +53,7 @@ pub fn plan(shared: &Shared, workload: &Workload, source: SocketAddr, destinatio
             let authority = tunnel.authority.to_string();
             let request = ConnectRequest::connect(authority.clone(), headers);
             let key = PoolKey {
+                pod: pod.clone(),
                 source: workload.identity(),
                 source_address: shared.bind_address,
                 address: tunnel.address,
@@ -69,7 +77,7 @@ pub fn plan(shared: &Shared, workload: &Workload, source: SocketAddr, destinatio
 /// None if something is known there, or is known not to be.
 pub fn unanswered(shared: &Shared, workload: &Workload, destination: SocketAddr) -> Option<String> {
     shared.demand.as_ref()?;
-    let (network, ip) = (shared.workload.network.as_str(), destination.ip().to_canonical());
+    let (network, ip) = (shared.location.network.as_str(), destination.ip().to_canonical());
     let snapshot = shared.store.load();
     let known = snapshot.workload_by_address(network, ip).is_some()
         || snapshot.service_by_vip(network, ip, &workload.namespace).is_some()
@@ -83,11 +91,11 @@ fn is_own_address(workload: &Workload, ip: IpAddr) -> bool {
     ip.is_loopback() || workload.addresses.contains(&ip)
 }
 
-/// The address that a SOCKS5 client means by a name: a service's, as far as this proxy knows it.
-pub fn resolve(shared: &Shared, name: &str, port: u16) -> Option<SocketAddr> {
+/// The address that a SOCKS5 client of a pod means by a name: a service's, as far as this proxy knows it.
+pub fn resolve(shared: &Shared, pod: &Pod, name: &str, port: u16) -> Option<SocketAddr> {
     let snapshot = shared.store.load();
-    let service = snapshot.service_by_hostname(&shared.workload.namespace, name)?;
-    let network = &shared.workload.network;
+    let service = snapshot.service_by_hostname(&pod.workload().namespace, name)?;
+    let network = &shared.location.network;
     let vip = service.vips.iter().find(|vip| **vip.network() == **network)?;
     Some(SocketAddr::new(vip.address(), port))
 }

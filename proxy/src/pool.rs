@@ -10,9 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use xds::Identity;
 
+use crate::pod::Pod;
+
 /// What must be equal for two connections to share a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolKey {
+    /// Whose it is: a pod's tunnels are its own.
+    pub pod: Arc<Pod>,
     /// Whose certificate we show.
     pub source: Identity,
     /// The address that the tunnel comes from, if it is bound to one.
@@ -182,9 +186,19 @@ impl Default for Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::namespace::Namespace;
+    use crate::pod::WorkloadName;
 
-    fn key(port: u16) -> PoolKey {
+    fn pod() -> Arc<Pod> {
+        let name = || Arc::from("a");
+        let workload = WorkloadName { namespace: name(), name: name(), service_account: name() };
+        let namespace = Arc::new(Namespace::current().unwrap());
+        Arc::new(Pod::new("a", workload, namespace, false))
+    }
+
+    fn key(pod: &Arc<Pod>, port: u16) -> PoolKey {
         PoolKey {
+            pod: pod.clone(),
             source: "spiffe://cluster.local/ns/a/sa/b".parse().unwrap(),
             source_address: None,
             address: SocketAddr::from(([127, 0, 0, 1], port)),
@@ -194,46 +208,58 @@ mod tests {
 
     #[test]
     fn callers_of_one_key_meet_at_one_worker() {
+        let pod = pod();
         let (directory, loads) = (Directory::new(), Loads::new(4));
-        let first = directory.place(&key(1), &loads);
+        let first = directory.place(&key(&pod, 1), &loads);
         for _ in 0..100 {
             loads.sent(first);
-            assert_eq!(directory.place(&key(1), &loads), first);
+            assert_eq!(directory.place(&key(&pod, 1), &loads), first);
         }
-        assert_ne!(directory.place(&key(2), &loads), first, "another peer goes to an idler worker");
+        assert_ne!(directory.place(&key(&pod, 2), &loads), first, "another peer goes to an idler worker");
     }
 
     #[test]
     fn a_busy_worker_spills_to_an_idle_one_and_only_then() {
+        let pod = pod();
         let (directory, loads) = (Directory::new(), Loads::new(2));
-        let first = directory.place(&key(1), &loads);
+        let first = directory.place(&key(&pod, 1), &loads);
         loads.publish(first, 900, 10);
         loads.publish(1 - first, 800, 10);
-        assert_eq!(directory.place(&key(1), &loads), first, "the other one is busy too");
+        assert_eq!(directory.place(&key(&pod, 1), &loads), first, "the other one is busy too");
         loads.publish(1 - first, 100, 10);
-        assert_eq!(directory.place(&key(1), &loads), 1 - first);
-        directory.leave(&key(1), 1 - first);
+        assert_eq!(directory.place(&key(&pod, 1), &loads), 1 - first);
+        directory.leave(&key(&pod, 1), 1 - first);
         loads.publish(first, 0, 1);
-        assert_eq!(directory.place(&key(1), &loads), first);
+        assert_eq!(directory.place(&key(&pod, 1), &loads), first);
     }
 
     #[test]
     fn a_moved_tunnel_is_found_at_its_new_worker() {
+        let pod = pod();
         let (directory, loads) = (Directory::new(), Loads::new(3));
-        let first = directory.place(&key(1), &loads);
+        let first = directory.place(&key(&pod, 1), &loads);
         let next = (first + 1) % 3;
-        directory.enter(&key(1), next);
-        directory.leave(&key(1), first);
-        assert_eq!(directory.place(&key(1), &loads), next);
+        directory.enter(&key(&pod, 1), next);
+        directory.leave(&key(&pod, 1), first);
+        assert_eq!(directory.place(&key(&pod, 1), &loads), next);
     }
 
     #[test]
     fn an_entry_goes_when_nothing_is_left_of_it() {
+        let pod = pod();
         let mut pool = Pool::default();
-        pool.entry(&key(1)).tunnels.push(7);
-        pool.entry(&key(1)).waiting.push_back(3);
-        assert!(!pool.change(&key(1), |entry| entry.tunnels.clear()));
-        assert!(pool.change(&key(1), |entry| entry.waiting.clear()));
-        assert!(!pool.change(&key(1), |_| {}), "there is no such entry any more");
+        pool.entry(&key(&pod, 1)).tunnels.push(7);
+        pool.entry(&key(&pod, 1)).waiting.push_back(3);
+        assert!(!pool.change(&key(&pod, 1), |entry| entry.tunnels.clear()));
+        assert!(pool.change(&key(&pod, 1), |entry| entry.waiting.clear()));
+        assert!(!pool.change(&key(&pod, 1), |_| {}), "there is no such entry any more");
+    }
+
+    #[test]
+    fn a_pod_shares_no_tunnel_with_another() {
+        let (mine, theirs) = (pod(), pod());
+        let mut pool = Pool::default();
+        pool.entry(&key(&mine, 1)).tunnels.push(7);
+        assert!(pool.entry(&key(&theirs, 1)).tunnels.is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! What all workers share: read-only, or made to be read without locks on the data path.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use drain::Registry;
@@ -9,8 +10,10 @@ use xds::{Snapshot, Store, Workload};
 
 use crate::clock::Clock;
 use crate::config::data_plane::HBONE_PORT;
-use crate::config::{InboundConfig, SocketConfig, WorkloadConfig};
+use crate::config::{InboundConfig, LocationConfig, SocketConfig};
 use crate::identity::Certificates;
+use crate::namespace::Namespace;
+use crate::pod::{Pod, Pods};
 use crate::pool::{Directory, Loads};
 use crate::route::LocalProxy;
 use crate::telemetry::{ConnectionFacts, Telemetry};
@@ -40,19 +43,32 @@ pub struct Shared {
     pub pool: PoolLimits,
     /// HTTP/2 settings of both roles.
     pub http2: Http2,
-    /// Whom this proxy serves.
-    pub workload: WorkloadConfig,
+    /// Where this proxy is.
+    pub location: LocationConfig,
+    /// Whom it serves.
+    pub pods: Pods,
+    /// The network namespace that it lives in.
+    pub home: Arc<Namespace>,
     /// What inbound requests get.
     pub inbound: InboundConfig,
     /// The address that tunnels come from, if it is set.
     pub bind_address: Option<IpAddr>,
-    /// The listeners can take and give foreign addresses: original sources are kept.
-    pub transparent: bool,
+    /// How many descriptors this process may have.
+    pub descriptors: usize,
     /// Ports on which the proxy itself listens: connections to them would go in circles.
     pub own_ports: Vec<u16>,
     /// The workers' mailboxes, once they run.
     pub workers: OnceLock<Vec<Handle>>,
 }
+
+/// Descriptors of this process besides connections: its servers, event queues, istiod.
+const DESCRIPTORS: usize = 128;
+
+/// What a pod may have even if nothing seems to be free: the overhead is mostly less than is set aside for it.
+const LEAST_SHARE: usize = 16;
+
+/// Descriptors of a pod besides connections: its listeners and its namespace.
+const DESCRIPTORS_A_POD: usize = 12;
 
 /// Asks the control plane for a resource by its name; the answer comes into the store. Never blocks.
 pub type Demand = Box<dyn Fn(&str) + Send + Sync>;
@@ -78,25 +94,38 @@ pub struct Http2 {
 }
 
 impl Shared {
-    /// The resource of the workload that this proxy serves, once it is known.
-    pub fn local_workload(&self) -> Option<Arc<Workload>> {
-        self.local_workload_in(&self.store.load())
+    /// The resource of the workload that a pod is, once it is known.
+    pub fn local_workload(&self, pod: &Pod) -> Option<Arc<Workload>> {
+        self.local_workload_in(&self.store.load(), pod)
     }
 
     /// As [`Shared::local_workload`], in this snapshot.
-    pub fn local_workload_in(&self, snapshot: &Snapshot) -> Option<Arc<Workload>> {
-        let local = &self.workload;
-        let node = local.node.as_deref();
+    pub fn local_workload_in(&self, snapshot: &Snapshot, pod: &Pod) -> Option<Arc<Workload>> {
+        let local = pod.workload();
+        let node = self.location.node.as_deref();
         snapshot.local_workload(&local.namespace, &local.name, &local.service_account, node).cloned()
     }
 
     /// What routing needs to know of this proxy.
     pub fn local_proxy(&self) -> LocalProxy<'_> {
         LocalProxy {
-            network: &self.workload.network,
+            network: &self.location.network,
             hbone_port: HBONE_PORT,
             reserved_ports: &self.own_ports,
         }
+    }
+
+    /// Whether this pod may have more connections while descriptors are scarce: it holds at most four times what is
+    /// free. So one that is flooded leaves room for the others, and nobody is limited while there is plenty.
+    pub fn may_accept(&self, pod: &Pod) -> bool {
+        let pods = self.pods.load();
+        if pods.len() < 2 {
+            return true;
+        }
+        let held: usize = pods.values().map(|pod| pod.sockets().load(Ordering::Relaxed)).sum();
+        let overhead = DESCRIPTORS + pods.len() * DESCRIPTORS_A_POD;
+        let free = self.descriptors.saturating_sub(held + overhead);
+        pod.sockets().load(Ordering::Relaxed) < free.saturating_mul(4).max(LEAST_SHARE)
     }
 
     /// Sends a message to a worker.

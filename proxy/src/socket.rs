@@ -3,6 +3,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
@@ -20,7 +22,7 @@ pub enum ListenerKind {
     Users,
 }
 
-/// Binds and listens. Options that accepted sockets inherit on Linux (`TCP_NODELAY`, keepalive) are set here once
+/// Binds and listens in the network namespace of the calling thread. Options that accepted sockets inherit on Linux (`TCP_NODELAY`, keepalive) are set here once
 /// instead of on each of them.
 ///
 /// # Errors
@@ -28,11 +30,16 @@ pub enum ListenerKind {
 pub fn listen(
     address: SocketAddr,
     kind: ListenerKind,
+    reuse_port: bool,
     config: &SocketConfig,
 ) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     mark(&socket, config)?;
     socket.set_reuse_address(true)?;
+    if reuse_port {
+        // So that another proxy can come up beside us, which need not be this one.
+        socket.set_reuse_port(true)?;
+    }
     socket.set_tcp_nodelay(true)?;
     if kind == ListenerKind::Users {
         keep_alive(&socket, config)?;
@@ -89,6 +96,11 @@ pub fn connect(
     Ok(mio::net::TcpStream::from_std(socket.into()))
 }
 
+/// Makes the coming close an abort (RST): the peer must not take a cut stream for a whole one.
+pub fn abort(socket: &impl AsFd) {
+    let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
 /// The address that an outgoing connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -114,14 +126,16 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Lifts the limit on open files to what the kernel allows us.
-pub fn raise_file_limit() {
+/// Lifts the limit on open files to what the kernel allows us, and tells what it is then.
+pub fn raise_file_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
     {
         tracing::warn!(%error, "the limit on open files can't be raised");
     }
+    let now = getrlimit(Resource::Nofile).current;
+    now.and_then(|now| usize::try_from(now).ok()).unwrap_or(usize::MAX)
 }
 
 fn mark(socket: &Socket, config: &SocketConfig) -> io::Result<()> {

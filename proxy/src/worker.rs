@@ -22,12 +22,14 @@ mod core;
 mod dial;
 mod drain;
 mod end;
+mod jobs;
 mod leg;
 mod mailbox;
 mod moving;
 mod pair;
 mod placing;
 mod recheck;
+mod removing;
 mod stream;
 mod timers;
 mod tunnel;
@@ -66,6 +68,9 @@ const LOAD_INTERVAL: u64 = 100;
 
 /// A worker that is busy for less than this, in per mille, counts as idle.
 const IDLE: u32 = 50;
+
+/// How long queued work is done before the sockets are looked at again.
+const BATCH: Duration = Duration::from_millis(1);
 
 /// Events that one wait brings at most.
 const EVENTS: usize = 1024;
@@ -111,9 +116,7 @@ impl Worker {
         move_interval: Option<u64>,
     ) -> io::Result<Self> {
         let poll = mailbox.poll()?;
-        let snapshot = shared.store.load();
-        let recheck = Recheck::new(&snapshot, shared.local_workload_in(&snapshot));
-        drop(snapshot);
+        let recheck = Recheck::new(&shared);
         let core = Core::new(id, shared, poll.registry().try_clone()?);
         let load = Load { since: Instant::now(), waited: Duration::ZERO, next: 0, said: 0 };
         Ok(Self {
@@ -162,9 +165,13 @@ impl Worker {
         while let Some(job) = self.core.timers.pop(self.core.now) {
             self.guard(Some(job), |worker| worker.timeout(job));
         }
-        for _ in 0..self.core.jobs() {
-            if let Some(job) = self.core.next_job() {
-                self.guard(Some(job), |worker| worker.work(job));
+        // What others have to say is looked at soon, however much waits here.
+        let begun = Instant::now();
+        for _ in 0..self.core.jobs.len() {
+            let Some(job) = self.core.jobs.pop() else { break };
+            self.guard(Some(job), |worker| worker.work(job));
+            if begun.elapsed() > BATCH {
+                break;
             }
         }
         self.move_tunnels_if_due();
@@ -179,7 +186,7 @@ impl Worker {
         let moves = if self.move_interval.is_some() { self.next_move.saturating_sub(now) } else { u64::MAX };
         let timers = self.core.timers.wait(now).unwrap_or(u64::MAX);
         let mut wait = timers.min(moves);
-        if self.core.jobs() > 0 {
+        if self.core.jobs.len() > 0 {
             wait = 0;
         } else if self.load.said > IDLE {
             // An idle worker isn't woken only to say that it still is.
@@ -323,7 +330,7 @@ impl Worker {
 
     fn drive_pair(&mut self, key: usize) {
         let Some(pair) = self.pairs.get_mut(key) else { return };
-        pair.queued = false;
+        pair.queued.done();
         let failure;
         let end = match pair.drive(key, &mut self.core) {
             Ok(false) => return,
@@ -339,7 +346,7 @@ impl Worker {
 
     fn drive_dial(&mut self, key: usize) {
         let Some(dial) = self.dials.get_mut(key) else { return };
-        dial.queued = false;
+        dial.queued.done();
         match dial.drive(key, &mut self.core) {
             Dialled::Waiting => {}
             Dialled::Failed(failure) => {
@@ -355,7 +362,7 @@ impl Worker {
 
     fn drive_tunnel(&mut self, key: usize) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        tunnel.queued = false;
+        tunnel.queued.done();
         let mut effects = std::mem::take(&mut self.effects);
         let result = tunnel.drive(key, &mut self.core, &mut effects);
         self.carry_out(key, &mut effects);
@@ -406,7 +413,11 @@ impl Worker {
 
     fn message(&mut self, message: Message) {
         match message {
-            Message::Listen(listening, listener) => self.listen(listening, listener),
+            Message::Listen(listening, listener, pod) => self.listen(listening, listener, pod),
+            Message::RemovePod(pod, done) => {
+                self.remove_pod(&pod);
+                done(());
+            }
             Message::Fresh(fresh) => {
                 self.adopt(*fresh);
                 if let Some(failure) = self.core.cut.clone() {

@@ -8,8 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ztunnel::clock::Clock;
-use ztunnel::config::{InboundConfig, SocketConfig, WorkloadConfig};
+use ztunnel::config::{InboundConfig, LocationConfig, SocketConfig};
 use ztunnel::identity::{self, Certificates, FakeCaConfig, RootFiles};
+use ztunnel::namespace::Namespace;
+use ztunnel::pod::{Pod, Pods, WorkloadName};
 use ztunnel::pool::{Directory, Loads};
 use ztunnel::shared::{Http2, PoolLimits, Shared};
 use ztunnel::socket::{self, ListenerKind};
@@ -22,7 +24,9 @@ pub struct HostConfig {
     /// The mesh: YAML, see [`demo::mesh::Mesh`].
     pub mesh: String,
     /// The workload that it serves.
-    pub workload: WorkloadConfig,
+    pub workload: WorkloadName,
+    /// Where it is.
+    pub location: LocationConfig,
     /// The address that its tunnels come from.
     pub address: IpAddr,
     /// Certificate and key of the root that signs for it.
@@ -35,6 +39,7 @@ pub struct HostConfig {
 pub struct Host {
     worker: Handle,
     sockets: SocketConfig,
+    pod: Arc<Pod>,
 }
 
 impl Host {
@@ -49,6 +54,7 @@ impl Host {
         let sockets = SocketConfig { keepalive: None, user_timeout: None, mark: None };
         let clock = Clock::start();
         let telemetry = Telemetry::new("test", move || clock.now());
+        let home = Arc::new(Namespace::current().expect("this is Linux"));
         let shared = Arc::new(Shared {
             clock,
             store,
@@ -66,18 +72,22 @@ impl Host {
                 max_tunnels_per_peer: 64,
             },
             http2: Http2 { client: hbone::SessionConfig::client(), server: hbone::SessionConfig::server() },
-            workload: config.workload,
+            location: config.location,
+            pods: Pods::default(),
+            home: home.clone(),
             inbound: InboundConfig { response_baggage: true, policy_decisions_at_info: false },
             bind_address: Some(config.address),
-            transparent: false,
+            descriptors: usize::MAX,
             own_ports: Vec::new(),
             workers: OnceLock::new(),
         });
+        let pod = Arc::new(Pod::new("", config.workload, home, false));
+        shared.pods.insert(pod.clone());
         let (worker, mailbox) = Mailbox::new().expect("an event queue");
         let running = Worker::new(0, shared.clone(), mailbox, None).expect("an event queue");
         assert!(shared.workers.set(vec![worker.clone()]).is_ok(), "the workers are set here only");
         thread::spawn(move || running.run().expect("the worker runs"));
-        Self { worker, sockets }
+        Self { worker, sockets, pod }
     }
 
     /// Accepts connections at `address`.
@@ -89,8 +99,8 @@ impl Host {
             Listening::Tunnels => ListenerKind::Tunnels,
             Listening::Outbound | Listening::Passthrough | Listening::Socks5 => ListenerKind::Users,
         };
-        let listener: TcpListener = socket::listen(address, kind, &self.sockets)?;
-        self.worker.post(Message::Listen(listening, listener));
+        let listener: TcpListener = socket::listen(address, kind, false, &self.sockets)?;
+        self.worker.post(Message::Listen(listening, listener, self.pod.clone()));
         Ok(())
     }
 

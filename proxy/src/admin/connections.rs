@@ -77,7 +77,7 @@ impl<'a> Connection<'a> {
             bytes_sent: entry.sent(),
             bytes_received: entry.received(),
             age_ms: now_ms.saturating_sub(entry.opened_ms()),
-            worker: facts.worker,
+            worker: entry.worker(),
         }
     }
 }

@@ -25,14 +25,14 @@ pub(super) struct ConfigDump<'a> {
     version: Version<'a>,
     config: &'a serde_json::Value,
     certificates: Vec<Certificates>,
-    workload_state: WorkloadStates<'a>,
+    workload_state: WorkloadStates,
 }
 
 impl<'a> ConfigDump<'a> {
     pub(super) fn new(admin: &'a Admin) -> Self {
         let snapshot = arc_swap::Guard::into_inner(admin.store.load());
         Self {
-            workload_state: workload_state::of(&admin.workload, &snapshot, &admin.connections),
+            workload_state: workload_state::of(admin, &snapshot),
             state: State(snapshot),
             static_config: &admin.static_config,
             version: Version::new(&admin.istio_version),

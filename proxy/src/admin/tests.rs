@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::time::{Duration, UNIX_EPOCH};
 
 use drain::{Kind, Tracked};
@@ -7,9 +8,11 @@ use tokio::sync::watch;
 use xds::{Workload, WorkloadSpec};
 
 use super::*;
-use crate::config::{Environment, LogConfig, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 use crate::http_server::testing::{block_on, listener, request};
 use crate::identity::{CertificateEntry, CertificateState};
+use crate::namespace::Namespace;
+use crate::pod::Pod;
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::{Direction, Party};
 
@@ -18,10 +21,15 @@ struct Bench {
     address: SocketAddr,
     connections: Arc<Registry<ConnectionFacts>>,
     store: xds::Store,
+    pods: Pods,
+    pending: Arc<Mutex<Pending>>,
     shutdown: mpsc::Receiver<()>,
     _stop: watch::Sender<bool>,
     _log: (tracing::Dispatch, LogGuard),
 }
+
+/// Uid and name of each pod to come.
+type Pending = Vec<(Arc<str>, WorkloadName)>;
 
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
 
@@ -30,14 +38,16 @@ impl Bench {
         let config = LogConfig { filter: "info".into(), format: LogFormat::Plain };
         let (dispatch, log, guard) = crate::telemetry::log::build(&config, io::sink()).unwrap();
         let connections = Registry::new(1);
-        let environment = Environment::from_variables([("PROXY_WORKLOAD_INFO", "shop/web-1/web")]);
-        let workload = WorkloadConfig::from_environment(&environment).unwrap();
+        let (pods, pending) = (Pods::default(), Arc::<Mutex<Pending>>::default());
+        let to_come = pending.clone();
         let store = xds::Store::new();
         let held = store.clone();
         let (shutdown, receiver) = mpsc::channel(1);
         let admin = Admin {
             store,
-            workload,
+            node: Some("node-1".into()),
+            pods: pods.clone(),
+            pending: Box::new(move || to_come.lock().unwrap().clone()),
             static_config: json!({"workloads": []}),
             config: json!({"pool": {"maxStreamsPerConnection": 100}}),
             istio_version: "1.31.0".into(),
@@ -50,7 +60,21 @@ impl Bench {
         let (listener, address) = listener();
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(serve(listener, Arc::new(admin), stopped).unwrap());
-        Self { address, connections, store: held, shutdown: receiver, _stop: stop, _log: (dispatch, guard) }
+        Self {
+            address,
+            connections,
+            store: held,
+            pods,
+            pending,
+            shutdown: receiver,
+            _stop: stop,
+            _log: (dispatch, guard),
+        }
+    }
+
+    fn serve(&self, uid: &str, workload: WorkloadName) {
+        let namespace = Arc::new(Namespace::current().unwrap());
+        self.pods.insert(Arc::new(Pod::new(uid, workload, namespace, false)));
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
@@ -69,15 +93,14 @@ impl Bench {
         serde_json::from_str(&body).unwrap()
     }
 
+    /// An outbound stream of shop/web-1.
     fn connect(&self, port: u16, opened_ms: u64) -> Tracked<ConnectionFacts> {
         let facts = ConnectionFacts {
             direction: Direction::Outbound,
             source: Some(SocketAddr::from(([10, 0, 0, 1], port))),
             source_party: Party {
-                name: Some("web-1".into()),
-                namespace: Some("shop".into()),
                 identity: Some("spiffe://cluster.local/ns/shop/sa/web".parse().unwrap()),
-                ..Party::default()
+                ..party("web-1")
             },
             destination: Some("10.0.0.2:15008".parse().unwrap()),
             destination_party: Party::default(),
@@ -85,10 +108,33 @@ impl Bench {
             hbone_destination: Some("10.0.0.2:8080".into()),
             service: None,
             mutual_tls: true,
-            worker: 1,
         };
         self.connections.track(1, Kind::Stream, facts, opened_ms)
     }
+
+    /// An inbound connection of shop/web-1 to another pod of its namespace, in plain text.
+    fn accept(&self, pod: &str, port: u16) -> Tracked<ConnectionFacts> {
+        let facts = ConnectionFacts {
+            direction: Direction::Inbound,
+            source: Some(SocketAddr::from(([10, 0, 0, 1], port))),
+            source_party: party("web-1"),
+            destination: Some("10.0.0.2:8080".parse().unwrap()),
+            destination_party: party(pod),
+            application: Some("10.0.0.2:8080".parse().unwrap()),
+            hbone_destination: None,
+            service: None,
+            mutual_tls: false,
+        };
+        self.connections.track(0, Kind::Plain, facts, 0)
+    }
+}
+
+fn party(pod: &str) -> Party {
+    Party { name: Some(pod.into()), namespace: Some("shop".into()), ..Party::default() }
+}
+
+fn named(pod: &str) -> WorkloadName {
+    WorkloadName { namespace: "shop".into(), name: pod.into(), service_account: "web".into() }
 }
 
 fn summary() -> CertificateSummary {
@@ -152,9 +198,10 @@ fn the_dump_has_the_keys_that_istioctl_reads() {
 }
 
 #[test]
-fn the_dump_shows_whom_the_proxy_serves() {
+fn the_dump_shows_the_pod_of_a_dedicated_proxy() {
     block_on(async {
         let bench = Bench::start();
+        bench.serve("", named("web-1"));
         let connection = bench.connect(40_000, 1_000);
         let tunnel = bench.connect(40_001, 2_000);
         tunnel.set_kind(Kind::Tunnel);
@@ -180,6 +227,7 @@ fn the_dump_shows_whom_the_proxy_serves() {
             name: "web-1".into(),
             namespace: "shop".into(),
             service_account: "web".into(),
+            node: "node-1".into(),
             ..WorkloadSpec::default()
         });
         bench.store.update(|edit| edit.insert_workload(workload.unwrap()));
@@ -187,6 +235,58 @@ fn the_dump_shows_whom_the_proxy_serves() {
         assert_eq!(dump["workloadState"], json!({"Kubernetes//Pod/shop/web-1": web("Up")}));
         assert_eq!(dump["workloads"][0]["name"], "web-1");
         drop((connection, tunnel));
+    });
+}
+
+#[test]
+fn the_dump_shows_each_pod_with_its_own_connections() {
+    block_on(async {
+        let bench = Bench::start();
+        bench.serve("uid-1", named("web-1"));
+        bench.serve("uid-2", named("web-2"));
+        bench.pending.lock().unwrap().push(("uid-3".into(), named("web-3")));
+        let open = [
+            bench.connect(40_000, 1_000),
+            bench.accept("web-2", 40_001),
+            bench.accept("web-3", 40_002),
+            bench.accept("somebody-else", 40_003),
+        ];
+
+        let dump = bench.json("/config_dump").await;
+        let state = |pod: &str, state, inbound: Value, outbound: Value| {
+            json!({
+                "state": state,
+                "info": {"name": pod, "namespace": "shop", "serviceAccount": "web"},
+                "connections": {"inbound": inbound, "outbound": outbound},
+            })
+        };
+        let inbound = |source| {
+            let (from, to) = (format!("10.0.0.1:{source}"), "10.0.0.2:8080");
+            json!([{"src": from, "originalDst": to, "actualDst": to, "protocol": "TCP"}])
+        };
+        let outbound = json!([{
+            "src": "10.0.0.1:40000",
+            "originalDst": "10.0.0.2:8080",
+            "actualDst": "10.0.0.2:15008",
+            "protocol": "HBONE",
+        }]);
+        let nothing = || json!([]);
+        assert_eq!(
+            dump["workloadState"],
+            json!({
+                "uid-1": state("web-1", "Up", nothing(), outbound),
+                "uid-2": state("web-2", "Up", inbound(40_001), nothing()),
+                // It was served once, and its connections go on.
+                "uid-3": state("web-3", "Pending", inbound(40_002), nothing()),
+            })
+        );
+
+        bench.pods.remove("uid-1");
+        bench.pending.lock().unwrap().clear();
+        let dump = bench.json("/config_dump").await;
+        let left: Vec<&String> = dump["workloadState"].as_object().unwrap().keys().collect();
+        assert_eq!(left, ["uid-2"]);
+        drop(open);
     });
 }
 

@@ -3,28 +3,35 @@
 //! Everything that can go wrong goes wrong here, before anything runs: a process that is misconfigured says one line and
 //! ends, and takes nothing from whoever serves now.
 
-use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use super::StartError;
+use super::hosting::Hosting;
 use super::lead::{self, Control};
+use super::listeners::Listeners;
 use super::mesh::Mesh;
-use super::servers::Servers;
+use super::node_agent::NodeAgent;
+use super::servers::{Servers, Shown};
 use crate::clock::Clock;
 use crate::config::{
     self, AdminConfig, CertificateAuthorityConfig, DrainConfig, Environment, Http2Config, IdentityConfig,
-    InboundConfig, ListenerConfig, LocalXdsConfig, LogConfig, PoolConfig, ProxyMode, SocketConfig,
-    Transparent, WorkerConfig, WorkloadConfig, XdsConfig,
+    InboundConfig, ListenerConfig, LocalXdsConfig, LocationConfig, LogConfig, PoolConfig, ProxyMode,
+    SocketConfig, WorkerConfig, XdsConfig,
 };
 use crate::control_plane;
 use crate::identity::{self, CertificateAuthority, FakeCaConfig, RootFiles};
+use crate::namespace::Namespace;
+use crate::pod::{Pods, WorkloadName};
 use crate::pool::{Directory, Loads};
+use crate::privileges;
+use crate::readiness::Readiness;
 use crate::shared::{Http2, PoolLimits, Shared};
-use crate::socket::{self, ListenerKind};
+use crate::socket;
 use crate::telemetry::{LogGuard, Telemetry};
-use crate::worker::{Handle, Listening, Mailbox, Message, Worker};
+use crate::worker::{Handle, Mailbox, Message, Worker};
+use crate::zds;
 
 /// Tunnels of one worker to one peer, at most: with 100 streams each that is 6 400 connections of one worker between
 /// two workloads. More of them wait for room.
@@ -34,7 +41,9 @@ const MAX_TUNNELS_PER_PEER: usize = 64;
 pub(super) struct Proxy {
     shared: Arc<Shared>,
     workers: Vec<(Worker, Handle)>,
-    listeners: Vec<(Listening, TcpListener)>,
+    /// The workload that this process lives with, or is itself, with its listeners.
+    resident: Option<(WorkloadName, Listeners)>,
+    hosting: Arc<Hosting>,
     control: Control,
     log: LogGuard,
 }
@@ -45,21 +54,21 @@ impl Proxy {
         let mode = ProxyMode::from_environment(environment)?;
         let log = LogConfig::from_environment(environment)?;
         let workers = WorkerConfig::from_environment(environment)?;
-        let listeners = ListenerConfig::from_environment(environment)?;
+        let listeners = ListenerConfig::from_environment(environment, &mode)?;
         let admin = AdminConfig::from_environment(environment)?;
         let drain = DrainConfig::from_environment(environment)?;
-        let sockets = SocketConfig::from_environment(environment, mode)?;
+        let sockets = SocketConfig::from_environment(environment, &mode)?;
         let pool = PoolConfig::from_environment(environment)?;
         let http2 = Http2Config::from_environment(environment)?;
-        let workload = WorkloadConfig::from_environment(environment)?;
+        let location = LocationConfig::from_environment(environment)?;
         let inbound = InboundConfig::from_environment(environment)?;
         let identity = IdentityConfig::from_environment(environment)?;
         let xds = XdsConfig::from_environment(environment)?;
         let store = xds::Store::new();
         let static_config = load_local_mesh(environment, &store)?;
-        let shown = serde_json::json!({
+        let config = serde_json::json!({
             "proxyMode": mode,
-            "workload": workload,
+            "location": location,
             "listeners": listeners,
             "sockets": sockets,
             "pool": pool,
@@ -73,14 +82,20 @@ impl Proxy {
             "workers": workers,
         });
 
+        let shown = Shown { config, static_config };
+
         let (log_handle, log) = crate::telemetry::log::install(&log)?;
-        socket::raise_file_limit();
+        privileges::keep_memory_private();
+        if let ProxyMode::Shared(_) = mode {
+            privileges::check()?;
+        }
+        let descriptors = socket::raise_file_limit();
         let clock = Clock::start();
         let telemetry = Telemetry::new(&admin.istio_version, move || clock.now());
-        let authority = authority(environment, &identity)?;
+        let authority = authority(environment, &identity, &mode)?;
         let (certificates, manager) = identity::start(authority, telemetry.control_plane().clone());
         let mesh = xds.map(|xds| Mesh::new(&xds, store.clone(), &telemetry)).transpose()?;
-        let (bound, transparent) = bind(&listeners, &sockets)?;
+        let resident = resident(&mode, &listeners, &sockets)?;
 
         let shared = Arc::new(Shared {
             clock,
@@ -94,10 +109,12 @@ impl Proxy {
             sockets,
             pool: limits(&pool),
             http2: sessions(&http2, &pool),
-            workload,
+            location,
+            pods: Pods::default(),
+            home: Arc::new(Namespace::current()?),
             inbound,
             bind_address: listeners.bind_address,
-            transparent,
+            descriptors,
             own_ports: listeners.ports(),
             workers: OnceLock::new(),
         });
@@ -108,15 +125,24 @@ impl Proxy {
                 Ok((Worker::new(id, shared.clone(), mailbox, interval)?, handle))
             })
             .collect::<Result<Vec<_>, std::io::Error>>()?;
-        let servers = Servers::bind(&admin, &shared, log_handle, shown, static_config)?;
-        let control = Control::new(shared.clone(), &drain, Box::pin(manager), mesh, servers);
-        Ok(Self { shared, workers, listeners: bound, control, log })
+        let hosting = Arc::new(Hosting::new(shared.clone(), listeners));
+        let readiness = Readiness::default();
+        let node_agent = match &mode {
+            ProxyMode::Shared(config) => {
+                Some(NodeAgent::new(config, hosting.clone(), readiness.clone(), &shared.telemetry))
+            }
+            ProxyMode::Dedicated(_) => None,
+        };
+        let pods = node_agent.as_ref().map(|agent| agent.client().clone());
+        let pending = Box::new(move || pods.as_ref().map(pending_pods).unwrap_or_default());
+        let servers = Servers::bind(&admin, &shared, readiness, pending, log_handle, shown)?;
+        let control = Control::new(shared.clone(), &drain, Box::pin(manager), mesh, node_agent, servers);
+        Ok(Self { shared, workers, hosting, resident, control, log })
     }
 
     /// Runs until it is told to end and has drained.
     pub(super) fn serve(self) -> ExitCode {
         let handles: Vec<Handle> = self.workers.iter().map(|(_, handle)| handle.clone()).collect();
-        let count = handles.len();
         let _ = self.shared.workers.set(handles.clone());
         let threads: Vec<JoinHandle<()>> = self
             .workers
@@ -132,8 +158,8 @@ impl Proxy {
                 thread.spawn(run).inspect_err(|error| tracing::error!(%error, "no thread for a worker")).ok()
             })
             .collect();
-        for (index, (listening, listener)) in self.listeners.into_iter().enumerate() {
-            handles[index % count].post(Message::Listen(listening, listener));
+        if let Some((workload, listeners)) = self.resident {
+            self.hosting.serve("".into(), workload, self.shared.home.clone(), listeners);
         }
         let code = lead::lead(self.control);
         for handle in &handles {
@@ -166,6 +192,7 @@ fn load_local_mesh(environment: &Environment, store: &xds::Store) -> Result<serd
 fn authority(
     environment: &Environment,
     identity: &IdentityConfig,
+    mode: &ProxyMode,
 ) -> Result<Arc<dyn CertificateAuthority>, StartError> {
     match &identity.authority {
         CertificateAuthorityConfig::Fake => {
@@ -176,41 +203,28 @@ fn authority(
             Ok(identity::fake_authority(&FakeCaConfig { ttl: identity.secret_ttl, root })?)
         }
         CertificateAuthorityConfig::Remote(remote) => {
-            Ok(control_plane::authority(remote, identity.secret_ttl)?)
+            Ok(control_plane::authority(remote, identity.secret_ttl, mode)?)
         }
     }
 }
 
-/// Binds the data plane's listeners. Also says whether they can take foreign addresses.
-fn bind(
-    config: &ListenerConfig,
+/// The workload that this process lives with (dedicated mode), or is itself, with its listeners.
+fn resident(
+    mode: &ProxyMode,
+    listeners: &ListenerConfig,
     sockets: &SocketConfig,
-) -> Result<(Vec<(Listening, TcpListener)>, bool), StartError> {
-    let mut wanted = vec![
-        (Listening::Outbound, "outbound", config.outbound, ListenerKind::Users),
-        (Listening::Passthrough, "inbound plaintext", config.passthrough, ListenerKind::Users),
-        (Listening::Tunnels, "inbound HBONE", config.hbone, ListenerKind::Tunnels),
-    ];
-    wanted.extend(config.socks5.map(|address| (Listening::Socks5, "SOCKS5", address, ListenerKind::Tunnels)));
-    let mut transparent = config.transparent != Transparent::Never;
-    let mut listeners = Vec::with_capacity(wanted.len());
-    for (listening, what, address, kind) in wanted {
-        let listen = || -> std::io::Result<TcpListener> {
-            let listener = socket::listen(address, kind, sockets)?;
-            if transparent && let Err(error) = socket::set_transparent(&listener) {
-                if config.transparent == Transparent::Required {
-                    return Err(error);
-                }
-                tracing::info!(%error, "original source addresses will not be kept");
-                transparent = false;
-            }
-            Ok(listener)
-        };
-        let mut listen = listen;
-        let listener = listen().map_err(|error| StartError::Listen { what, address, error })?;
-        listeners.push((listening, listener));
-    }
-    Ok((listeners, transparent))
+) -> Result<Option<(WorkloadName, Listeners)>, StartError> {
+    Ok(match mode {
+        ProxyMode::Dedicated(workload) => Some((workload.clone(), Listeners::bind(listeners, sockets)?)),
+        ProxyMode::Shared(shared) => match &shared.own {
+            Some(own) => Some((own.clone(), Listeners::bind_own(listeners.hbone)?)),
+            None => None,
+        },
+    })
+}
+
+fn pending_pods(pods: &zds::Client) -> Vec<(Arc<str>, WorkloadName)> {
+    pods.pending().into_iter().map(|pod| (pod.uid, pod.workload)).collect()
 }
 
 fn limits(pool: &PoolConfig) -> PoolLimits {

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::mesh::{self, Mesh};
+use super::node_agent::NodeAgent;
 use super::servers::Servers;
 use crate::config::DrainConfig;
 use crate::shared::Shared;
@@ -22,6 +23,7 @@ pub(super) struct Control {
     machine: DrainMachine,
     manager: Manager,
     mesh: Option<Mesh>,
+    node_agent: Option<NodeAgent>,
     servers: Servers,
 }
 
@@ -35,10 +37,11 @@ impl Control {
         drain: &DrainConfig,
         manager: Manager,
         mesh: Option<Mesh>,
+        node_agent: Option<NodeAgent>,
         servers: Servers,
     ) -> Self {
         let deadline = u64::try_from(drain.deadline.as_millis()).unwrap_or(u64::MAX);
-        Self { shared, machine: DrainMachine::new(deadline), manager, mesh, servers }
+        Self { shared, machine: DrainMachine::new(deadline), manager, mesh, node_agent, servers }
     }
 }
 
@@ -55,7 +58,7 @@ pub(super) fn lead(control: Control) -> ExitCode {
 
 impl Control {
     async fn run(self) -> ExitCode {
-        let Self { shared, mut machine, manager, mesh, servers } = self;
+        let Self { shared, mut machine, manager, mesh, node_agent, servers } = self;
         tokio::spawn(manager);
         let mut running = match servers.start() {
             Ok(running) => running,
@@ -64,8 +67,17 @@ impl Control {
                 return ExitCode::FAILURE;
             }
         };
+        let synced = mesh.as_ref().map(Mesh::synced);
         if let Some(mesh) = mesh {
-            mesh.start(&shared, &running);
+            mesh.start(&running);
+        }
+        let pods = node_agent.as_ref().map(|agent| agent.client().clone());
+        if let Some(agent) = node_agent {
+            agent.start(async {
+                if let Some(synced) = synced {
+                    synced.await;
+                }
+            });
         }
         tokio::spawn(mesh::follow(shared.clone()));
         let (mut terminate, mut interrupt) =
@@ -88,6 +100,9 @@ impl Control {
             };
             if matches!(event, Event::Terminate | Event::Interrupt) {
                 running.not_ready();
+                if let Some(pods) = &pods {
+                    pods.drain();
+                }
             }
             let mut actions = Vec::new();
             if event == Event::Tick {

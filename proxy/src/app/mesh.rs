@@ -1,15 +1,16 @@
 //! Mesh state on the control thread: the stream that brings it, and what follows from a change.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xds::Store;
 use xds::client::Client;
+use xds::{Identity, Store};
 
 use super::lead::workers;
 use super::servers::Running;
-use crate::config::{ConfigError, WorkloadConfig, XdsConfig};
+use crate::config::{ConfigError, XdsConfig};
 use crate::control_plane;
 use crate::shared::{Demand, Shared};
 use crate::telemetry::Telemetry;
@@ -37,40 +38,55 @@ impl Mesh {
         self.on_demand.then(|| -> Demand { Box::new(move |name| client.demand(name)) })
     }
 
+    /// Waits until every type of resource is here.
+    pub(super) fn synced(&self) -> impl Future<Output = ()> + Send + use<> {
+        let client = self.client.clone();
+        async move { client.synced().await }
+    }
+
     /// Starts it on the current runtime. Until every type of resource is here, the process is not ready; afterwards it
     /// stays so whatever becomes of istiod.
-    pub(super) fn start(self, shared: &Shared, running: &Running) {
+    pub(super) fn start(self, running: &Running) {
         let pending = running.pending("state manager");
+        let synced = self.synced();
         tokio::spawn(self.stream);
-        if self.on_demand {
-            // Our own workload is needed before anybody asks for it.
-            let WorkloadConfig { cluster, namespace, name, .. } = &shared.workload;
-            self.client.demand(&format!("{cluster}//Pod/{namespace}/{name}"));
-        }
         tokio::spawn(async move {
-            self.client.synced().await;
+            synced.await;
             drop(pending);
         });
     }
 }
 
-/// Looks after what a change of the mesh means: connections are judged again, and the certificate of the local workload
-/// is fetched before anybody waits for it.
+/// Looks after what a change of the mesh or of the pods means: connections are judged again, the certificates of the
+/// pods' workloads are fetched before anybody waits for them, and those that no pod has any more are forgotten.
 pub(super) async fn follow(shared: Arc<Shared>) {
-    let mut changes = shared.store.changes();
-    let mut identity = None;
+    let (mut mesh, mut pods) = (shared.store.changes(), shared.pods.changes());
+    let mut known = BTreeSet::new();
     loop {
-        let now = shared.local_workload().map(|workload| workload.identity());
-        if let Some(new) = now.filter(|new| identity.as_ref() != Some(new)) {
-            shared.certificates.warm_up(&new);
-            identity = Some(new);
+        let identities: BTreeSet<Identity> = identities(&shared);
+        if identities != known {
+            shared.certificates.retain(identities.clone());
+            identities.difference(&known).for_each(|new| shared.certificates.warm_up(new));
+            known = identities;
         }
         for worker in workers(&shared) {
             shared.post(worker, Message::Recheck);
         }
         tokio::time::sleep(FOLLOW_INTERVAL).await;
-        if changes.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = mesh.changed() => changed,
+            changed = pods.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }
+}
+
+/// Whom the pods speak for, as far as the mesh knows them.
+fn identities(shared: &Shared) -> BTreeSet<Identity> {
+    let snapshot = shared.store.load();
+    let pods = shared.pods.load();
+    let workloads = pods.values().filter_map(|pod| shared.local_workload_in(&snapshot, pod));
+    workloads.map(|workload| workload.identity()).collect()
 }

@@ -10,6 +10,7 @@ use super::StartError;
 use crate::admin::{self, Admin};
 use crate::config::AdminConfig;
 use crate::metrics_server;
+use crate::pod::WorkloadName;
 use crate::readiness::{self, Pending, Readiness};
 use crate::shared::Shared;
 use crate::telemetry::LogHandle;
@@ -19,8 +20,17 @@ pub(super) struct Servers {
     admin: Vec<TcpListener>,
     stats: TcpListener,
     readiness: TcpListener,
+    state: Readiness,
     page: Arc<Admin>,
     quits: mpsc::Receiver<()>,
+}
+
+/// What `/config_dump` shows of the configuration.
+pub(super) struct Shown {
+    /// The configs of the subsystems.
+    pub(super) config: serde_json::Value,
+    /// Mesh state that was given by file.
+    pub(super) static_config: serde_json::Value,
 }
 
 /// The same, running until this is dropped.
@@ -32,21 +42,24 @@ pub(super) struct Running {
 }
 
 impl Servers {
-    /// Binds them. `config` and `static_config` are what `/config_dump` shows of the configuration.
+    /// Binds them. `pending` tells of pods that are not served yet.
     pub(super) fn bind(
         addresses: &AdminConfig,
         shared: &Shared,
+        readiness: Readiness,
+        pending: Box<dyn Fn() -> Vec<(Arc<str>, WorkloadName)> + Send + Sync>,
         log: LogHandle,
-        config: serde_json::Value,
-        static_config: serde_json::Value,
+        shown: Shown,
     ) -> Result<Self, StartError> {
         let (shutdown, quits) = mpsc::channel(1);
         let certificates = shared.certificates.clone();
         let page = Arc::new(Admin {
             store: shared.store.clone(),
-            workload: shared.workload.clone(),
-            static_config,
-            config,
+            node: shared.location.node.clone(),
+            pods: shared.pods.clone(),
+            pending,
+            static_config: shown.static_config,
+            config: shown.config,
             istio_version: addresses.istio_version.clone(),
             certificates: Box::new(move || certificates.summaries()),
             connections: shared.registry.clone(),
@@ -59,6 +72,7 @@ impl Servers {
             admin: admin.collect::<Result<_, _>>()?,
             stats: bind("metrics", addresses.stats)?,
             readiness: bind("readiness", addresses.readiness)?,
+            state: readiness,
             page,
             quits,
         })
@@ -67,7 +81,7 @@ impl Servers {
     /// Starts them on the current runtime. The data plane listens by now, so the proxy is ready.
     pub(super) fn start(self) -> io::Result<Running> {
         let (stop, stopped) = watch::channel(false);
-        let readiness = Readiness::default();
+        let readiness = self.state;
         drop(readiness.pending("proxy"));
         for listener in self.admin {
             tokio::spawn(admin::serve(listener, self.page.clone(), stopped.clone())?);

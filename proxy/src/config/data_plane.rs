@@ -32,6 +32,9 @@ pub struct ListenerConfig {
     pub bind_address: Option<IpAddr>,
     /// Whether connections to local applications keep the address of their origin.
     pub transparent: Transparent,
+    /// Whether another proxy may listen beside us (`SO_REUSEPORT`); never in dedicated mode, where two on one port are a
+    /// mistake.
+    pub reuse_port: bool,
 }
 
 /// `ENABLE_ORIG_SRC`: what becomes of `IP_TRANSPARENT` on the listeners, and so of the original source address.
@@ -54,7 +57,7 @@ impl ListenerConfig {
     }
 
     /// From `BIND_ADDRESS`, `IPV6_ENABLED`, `UNSTABLE_ENABLE_SOCKS5` and `ENABLE_ORIG_SRC`.
-    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+    pub fn from_environment(environment: &Environment, mode: &ProxyMode) -> Result<Self, ConfigError> {
         let bind_address = bind_address(environment)?;
         let wildcard = wildcard(environment)?;
         let socks5 = environment.boolean("UNSTABLE_ENABLE_SOCKS5", false)?;
@@ -71,6 +74,7 @@ impl ListenerConfig {
             socks5: socks5.then_some(SocketAddr::new(socks5_address, SOCKS5_PORT)),
             bind_address,
             transparent,
+            reuse_port: matches!(mode, ProxyMode::Shared(shared) if shared.reuse_port),
         })
     }
 }
@@ -113,7 +117,7 @@ pub struct Keepalive {
 
 impl SocketConfig {
     /// From `KEEPALIVE_…`, `USER_TIMEOUT_ENABLED` and `PACKET_MARK`.
-    pub fn from_environment(environment: &Environment, mode: ProxyMode) -> Result<Self, ConfigError> {
+    pub fn from_environment(environment: &Environment, mode: &ProxyMode) -> Result<Self, ConfigError> {
         let keepalive = Keepalive {
             time: whole_seconds(environment, "KEEPALIVE_TIME", Duration::from_secs(180))?,
             interval: whole_seconds(environment, "KEEPALIVE_INTERVAL", Duration::from_secs(180))?,
@@ -124,8 +128,8 @@ impl SocketConfig {
         let with_user_timeout = environment.boolean("USER_TIMEOUT_ENABLED", false)?;
         let with_keepalive = environment.boolean("KEEPALIVE_ENABLED", true)?;
         let default_mark = match mode {
-            ProxyMode::Shared => Some(1337),
-            ProxyMode::Dedicated => None,
+            ProxyMode::Shared(_) => Some(1337),
+            ProxyMode::Dedicated(_) => None,
         };
         Ok(Self {
             keepalive: with_keepalive.then_some(keepalive),
@@ -231,21 +235,32 @@ mod tests {
         Environment::from_variables(variables.iter().copied())
     }
 
+    fn shared() -> ProxyMode {
+        ProxyMode::from_environment(&environment(&[])).unwrap()
+    }
+
+    fn dedicated() -> ProxyMode {
+        let variables = [("PROXY_MODE", "dedicated"), ("PROXY_WORKLOAD_INFO", "a/b/c")];
+        ProxyMode::from_environment(&environment(&variables)).unwrap()
+    }
+
     #[test]
     fn defaults_are_those_of_stock() {
         let nothing = environment(&[]);
-        let listeners = ListenerConfig::from_environment(&nothing).unwrap();
+        let listeners = ListenerConfig::from_environment(&nothing, &dedicated()).unwrap();
+        assert!(!listeners.reuse_port);
+        assert!(ListenerConfig::from_environment(&nothing, &shared()).unwrap().reuse_port);
         assert_eq!(listeners.outbound, "[::]:15001".parse().unwrap());
         assert_eq!(listeners.passthrough, "[::]:15006".parse().unwrap());
         assert_eq!(listeners.hbone, "[::]:15008".parse().unwrap());
         assert_eq!((listeners.socks5, listeners.bind_address), (None, None));
         assert_eq!(listeners.transparent, Transparent::IfPossible);
 
-        let sockets = SocketConfig::from_environment(&nothing, ProxyMode::Dedicated).unwrap();
+        let sockets = SocketConfig::from_environment(&nothing, &dedicated()).unwrap();
         let (time, interval) = (Duration::from_secs(180), Duration::from_secs(180));
         assert_eq!(sockets.keepalive, Some(Keepalive { time, interval, retries: 9 }));
         assert_eq!((sockets.user_timeout, sockets.mark), (None, None));
-        assert_eq!(SocketConfig::from_environment(&nothing, ProxyMode::Shared).unwrap().mark, Some(1337));
+        assert_eq!(SocketConfig::from_environment(&nothing, &shared()).unwrap().mark, Some(1337));
 
         let pool = PoolConfig::from_environment(&nothing).unwrap();
         assert_eq!((pool.max_streams_per_connection, pool.unused_release_timeout.as_secs()), (100, 300));
@@ -260,11 +275,14 @@ mod tests {
     #[test]
     fn one_address_for_all_listeners() {
         let variables = [("BIND_ADDRESS", "127.0.0.9"), ("UNSTABLE_ENABLE_SOCKS5", "true")];
-        let listeners = ListenerConfig::from_environment(&environment(&variables)).unwrap();
+        let listeners = ListenerConfig::from_environment(&environment(&variables), &dedicated()).unwrap();
         assert_eq!(listeners.outbound, "127.0.0.9:15001".parse().unwrap());
         assert_eq!(listeners.socks5, Some("127.0.0.9:15080".parse().unwrap()));
         assert_eq!(listeners.bind_address, Some("127.0.0.9".parse().unwrap()));
-        let error = ListenerConfig::from_environment(&environment(&[("BIND_ADDRESS", "here")])).unwrap_err();
+        let error = {
+            let here = environment(&[("BIND_ADDRESS", "here")]);
+            ListenerConfig::from_environment(&here, &dedicated()).unwrap_err()
+        };
         assert_eq!(
             error.to_string(),
             r#"BIND_ADDRESS: "here" is not an IP address; use one such as 127.0.0.2, or leave it unset"#
@@ -275,7 +293,7 @@ mod tests {
     fn without_ipv6_the_wildcard_is_ipv4() {
         let variables =
             [("IPV6_ENABLED", "false"), ("UNSTABLE_ENABLE_SOCKS5", "true"), ("ENABLE_ORIG_SRC", "false")];
-        let listeners = ListenerConfig::from_environment(&environment(&variables)).unwrap();
+        let listeners = ListenerConfig::from_environment(&environment(&variables), &dedicated()).unwrap();
         assert_eq!(listeners.hbone, "0.0.0.0:15008".parse().unwrap());
         assert_eq!(listeners.socks5, Some("127.0.0.1:15080".parse().unwrap()));
         assert_eq!(listeners.transparent, Transparent::Never);
@@ -291,7 +309,7 @@ mod tests {
             ("USER_TIMEOUT_ENABLED", "true"),
             ("PACKET_MARK", "7"),
         ];
-        let sockets = SocketConfig::from_environment(&environment(&variables), ProxyMode::Dedicated).unwrap();
+        let sockets = SocketConfig::from_environment(&environment(&variables), &dedicated()).unwrap();
         assert_eq!(sockets.keepalive, None);
         assert_eq!(sockets.user_timeout, Some(Duration::from_secs(25)));
         assert_eq!(sockets.mark, Some(7));
@@ -303,7 +321,7 @@ mod tests {
             [("KEEPALIVE_TIME", "0"), ("KEEPALIVE_INTERVAL", "10h"), ("KEEPALIVE_RETRIES", "0")]
         {
             let environment = environment(&[(name, value)]);
-            let error = SocketConfig::from_environment(&environment, ProxyMode::Dedicated).unwrap_err();
+            let error = SocketConfig::from_environment(&environment, &dedicated()).unwrap_err();
             assert!(error.to_string().starts_with(name), "{error}");
         }
         for (name, value) in [("HTTP2_FRAME_SIZE", "16383"), ("HTTP2_STREAM_WINDOW_SIZE", "2147483648")] {

@@ -1,82 +1,12 @@
-//! Who this proxy is, and where it learns about the mesh.
+//! Where the proxy learns about the mesh, and who signs its certificates.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::remote::{RemoteConfig, Server, cluster_id};
+use super::remote::{RemoteConfig, Server};
 use super::{ConfigError, Environment};
-
-/// `PROXY_MODE`: for whom the proxy works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ProxyMode {
-    /// For every enrolled pod of the node.
-    Shared,
-    /// For one workload, named by `PROXY_WORKLOAD_INFO`.
-    Dedicated,
-}
-
-impl ProxyMode {
-    /// From `PROXY_MODE`; the default is shared, as in stock.
-    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
-        const NAME: &str = "PROXY_MODE";
-        match environment.get(NAME).unwrap_or("shared") {
-            "shared" => Err(ConfigError::new(NAME, "shared mode isn't built yet; set PROXY_MODE=dedicated")),
-            "dedicated" => Ok(Self::Dedicated),
-            other => Err(ConfigError::new(NAME, format!("{other:?} is not a mode; use shared or dedicated"))),
-        }
-    }
-}
-
-/// The one workload that a dedicated proxy works for, and its surroundings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkloadConfig {
-    /// The pod's name.
-    pub name: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its service account.
-    pub service_account: String,
-    /// The network that it is in; "" is a network too.
-    pub network: String,
-    /// The node that it runs on, if known.
-    pub node: Option<String>,
-    /// The cluster that it runs in.
-    pub cluster: String,
-    /// The DNS domain of the cluster's services.
-    pub cluster_domain: String,
-}
-
-impl WorkloadConfig {
-    /// From `PROXY_WORKLOAD_INFO` (`namespace/name/service-account`), `NETWORK`, `NODE_NAME`,
-    /// `ISTIO_META_CLUSTER_ID` or `CLUSTER_ID`, and `CLUSTER_DOMAIN`.
-    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
-        const NAME: &str = "PROXY_WORKLOAD_INFO";
-        let form = "namespace/name/service-account of the workload to serve";
-        let info = environment
-            .get(NAME)
-            .ok_or_else(|| ConfigError::new(NAME, format!("is not set; dedicated mode needs {form}")))?;
-        let [namespace, name, service_account] = info
-            .split('/')
-            .collect::<Vec<_>>()
-            .try_into()
-            .ok()
-            .filter(|parts: &[&str; 3]| parts.iter().all(|part| !part.is_empty()))
-            .ok_or_else(|| ConfigError::new(NAME, format!("{info:?} is not {form}")))?;
-        Ok(Self {
-            name: name.to_owned(),
-            namespace: namespace.to_owned(),
-            service_account: service_account.to_owned(),
-            network: environment.get("NETWORK").unwrap_or_default().to_owned(),
-            node: environment.get("NODE_NAME").map(ToOwned::to_owned),
-            cluster: cluster_id(environment)?,
-            cluster_domain: environment.get("CLUSTER_DOMAIN").unwrap_or("cluster.local").to_owned(),
-        })
-    }
-}
 
 /// Mesh state that is given rather than learnt from istiod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -172,48 +102,6 @@ mod tests {
 
     fn refusal<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> String {
         result.unwrap_err().to_string()
-    }
-
-    #[test]
-    fn modes() {
-        let mode = |value| ProxyMode::from_environment(&environment(&[("PROXY_MODE", value)]));
-        assert_eq!(mode("dedicated"), Ok(ProxyMode::Dedicated));
-        assert_eq!(refusal(mode("")), "PROXY_MODE: shared mode isn't built yet; set PROXY_MODE=dedicated");
-        assert_eq!(
-            refusal(mode("sidecar")),
-            r#"PROXY_MODE: "sidecar" is not a mode; use shared or dedicated"#
-        );
-    }
-
-    #[test]
-    fn the_workload_and_its_surroundings() {
-        let variables = [
-            ("PROXY_WORKLOAD_INFO", "shop/cart-7d9f/cart"),
-            ("NETWORK", "east"),
-            ("NODE_NAME", "node-1"),
-            ("CLUSTER_ID", "loses"),
-            ("ISTIO_META_CLUSTER_ID", "wins"),
-        ];
-        let workload = WorkloadConfig::from_environment(&environment(&variables)).unwrap();
-        assert_eq!(workload.namespace, "shop");
-        assert_eq!(workload.name, "cart-7d9f");
-        assert_eq!(workload.service_account, "cart");
-        assert_eq!((workload.network.as_str(), workload.node.as_deref()), ("east", Some("node-1")));
-        assert_eq!((workload.cluster.as_str(), workload.cluster_domain.as_str()), ("wins", "cluster.local"));
-    }
-
-    #[test]
-    fn an_unusable_workload_is_refused() {
-        let workload =
-            |value| WorkloadConfig::from_environment(&environment(&[("PROXY_WORKLOAD_INFO", value)]));
-        assert_eq!(
-            refusal(workload("")),
-            "PROXY_WORKLOAD_INFO: is not set; \
-             dedicated mode needs namespace/name/service-account of the workload to serve"
-        );
-        for value in ["a", "a/b", "a/b/c/d", "a//c"] {
-            assert!(refusal(workload(value)).contains("is not namespace/name/service-account"), "{value}");
-        }
     }
 
     #[test]

@@ -128,6 +128,4 @@ pub struct ConnectionFacts {
     pub service: Option<ServiceFacts>,
     /// Whether both ends proved who they are.
     pub mutual_tls: bool,
-    /// Which worker serves it.
-    pub worker: usize,
 }

@@ -158,7 +158,7 @@ impl TrafficLabels {
 
 /// A value that reads `unknown` when there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct OrUnknown(Option<Arc<str>>);
+pub(super) struct OrUnknown(Option<Arc<str>>);
 
 impl OrUnknown {
     fn principal(party: &Party, proved: bool) -> Self {

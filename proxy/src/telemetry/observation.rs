@@ -109,6 +109,13 @@ impl Observation {
         self.live.as_ref().map(|live| &live.tracked)
     }
 
+    /// Another worker has it from now on.
+    pub fn set_worker(&self, worker: usize) {
+        if let Some(tracked) = self.tracked() {
+            tracked.set_worker(worker);
+        }
+    }
+
     /// The connection ends here. `now_ms` is on the same clock as its time of opening.
     pub fn close(mut self, now_ms: u64, outcome: Result<(), &Failure>) {
         if let Some(live) = self.live.take() {
@@ -209,7 +216,6 @@ mod tests {
                 namespace: "shop".into(),
             }),
             mutual_tls: true,
-            worker: 0,
         }
     }
 

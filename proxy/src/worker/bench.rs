@@ -9,14 +9,17 @@ use hbone::{ConnectRequest, Connection, Event, Handshake, Inbox, Outbox, Session
 use mio::Events;
 use xds::Store;
 
+use super::leg::Adrift;
 use super::placing::{Fresh, Onward};
 use super::user::{Origin, Stage};
-use super::{Handle, Listening, Mailbox, Message, Worker};
+use super::{FrozenTunnel, Handle, Listening, Mailbox, Message, MoveError, Worker};
 use crate::clock::Clock;
-use crate::config::{InboundConfig, LogFormat, SocketConfig, WorkloadConfig};
+use crate::config::{InboundConfig, LocationConfig, LogFormat, SocketConfig};
 use crate::identity::{self, Certificates, Credentials, Lookup};
 use crate::inbound;
+use crate::namespace::Namespace;
 use crate::plan::Plan;
+use crate::pod::{Pod, Pods, WorkloadName};
 use crate::pool::{Directory, Loads};
 use crate::shared::{Http2, PoolLimits, Shared};
 use crate::telemetry::log::testing::logged;
@@ -35,9 +38,17 @@ pub(super) fn mesh(workload: &str) -> String {
     format!("workloads: [{workload}]")
 }
 
+/// A pod whose workload has this name.
+pub(super) fn pod(shared: &Shared, name: &str) -> Arc<Pod> {
+    let workload = WorkloadName { namespace: "shop".into(), name: name.into(), service_account: name.into() };
+    Arc::new(Pod::new(name, workload, shared.home.clone(), false))
+}
+
 /// Workers of one proxy.
 pub(super) struct Bench {
     pub(super) shared: Arc<Shared>,
+    /// The pod of [`LOCAL`].
+    pub(super) pod: Arc<Pod>,
     pub(super) workers: Vec<Worker>,
     pub(super) handles: Vec<Handle>,
     /// What the control plane was asked for.
@@ -73,22 +84,24 @@ impl Bench {
                 max_tunnels_per_peer: 64,
             },
             http2: Http2 { client: SessionConfig::client(), server: SessionConfig::server() },
-            workload: WorkloadConfig {
-                name: "local".into(),
-                namespace: "shop".into(),
-                service_account: "local".into(),
+            location: LocationConfig {
                 network: String::new(),
                 node: None,
                 cluster: "Kubernetes".into(),
                 cluster_domain: "cluster.local".into(),
             },
             inbound: InboundConfig { response_baggage: false, policy_decisions_at_info: false },
+            pods: Pods::default(),
+            home: Arc::new(Namespace::current().unwrap()),
             bind_address: None,
-            transparent: false,
+            descriptors: 20_000,
             own_ports: Vec::new(),
             workers: OnceLock::new(),
         });
-        let bench = Self { shared: shared.clone(), workers: Vec::new(), handles: Vec::new(), asked, peer };
+        let pod = pod(&shared, "local");
+        shared.pods.insert(pod.clone());
+        let bench =
+            Self { shared: shared.clone(), pod, workers: Vec::new(), handles: Vec::new(), asked, peer };
         bench.apply(mesh);
         let mailboxes: Vec<_> = (0..workers).map(|_| Mailbox::new().unwrap()).collect();
         let (handles, mailboxes): (Vec<_>, Vec<_>) = mailboxes.into_iter().unzip();
@@ -158,7 +171,7 @@ impl Bench {
         let (stream, theirs) = sockets();
         let source = theirs.local_addr().unwrap();
         self.handles[0].post(Message::Fresh(Box::new(Fresh::Tunnel {
-            stream,
+            stream: Adrift::new(stream, self.pod.clone()),
             origin: self.origin(source, Listening::Tunnels),
         })));
         theirs
@@ -201,15 +214,16 @@ impl Bench {
     pub(super) fn judged_plain(&mut self, destination: SocketAddr) -> (Fresh, TcpStream) {
         let (stream, theirs) = sockets();
         let source = theirs.local_addr().unwrap();
-        let workload = self.shared.local_workload().unwrap();
+        let workload = self.shared.local_workload(&self.pod).unwrap();
         let Plan::Direct { to, from, facts } =
-            inbound::plan_plain(&self.shared, &workload, source, destination)
+            inbound::plan_plain(&self.shared, &self.pod, &workload, source, destination)
         else {
             panic!("it is not let in");
         };
         let origin = self.origin(source, Listening::Passthrough);
         origin.tracked.set_facts(*facts);
         let observation = Observation::open(&self.shared.telemetry, origin.tracked);
+        let stream = Adrift::new(stream, self.pod.clone());
         (Fresh::Plain { stream, onward: Onward { to, from }, observation }, theirs)
     }
 
@@ -217,30 +231,42 @@ impl Bench {
     pub(super) fn user(&mut self, listener: Listening, destination: SocketAddr) -> (usize, TcpStream) {
         let (stream, theirs) = sockets();
         let origin = self.origin(theirs.local_addr().unwrap(), listener);
-        let key = self.workers[0].insert_user(stream, Stage::AwaitWorkload { destination, origin }).unwrap();
+        let stage = Stage::AwaitWorkload { destination, origin };
+        let key = self.workers[0].insert_user(Adrift::new(stream, self.pod.clone()), stage).unwrap();
         self.workers[0].drive_user(key);
         (key, theirs)
     }
 
     fn origin(&self, source: SocketAddr, listener: Listening) -> Origin {
-        let facts = super::accept::socket_facts(listener, source, 0);
+        let facts = super::accept::socket_facts(listener, source);
         let tracked = self.shared.registry.track(0, drain::Kind::Setup, facts, 0);
         Origin { source, listener, tracked }
     }
 
     /// Takes a tunnel out of the first worker, asks `meanwhile`, and gives it to the second one.
     pub(super) fn move_tunnel(&mut self, meanwhile: impl FnOnce(&mut Self)) {
+        let frozen = self.frozen_tunnel();
+        meanwhile(self);
+        self.thaw(frozen).unwrap();
+    }
+
+    /// Takes a tunnel out of the first worker. What its old owner keeps is let go of at once.
+    pub(super) fn frozen_tunnel(&mut self) -> FrozenTunnel {
         let (send, given) = mpsc::channel();
         self.handles[0].post(Message::GiveTunnels(Box::new(move |tunnels| send.send(tunnels).unwrap())));
         self.turn();
         let (frozen, kept) = given.recv().unwrap().pop().unwrap();
-        meanwhile(self);
-        let (send, taken) = mpsc::channel();
-        let answer = Box::new(move |result: Result<_, _>| send.send(result.is_ok()).unwrap());
-        self.handles[1].post(Message::TakeTunnel(Box::new(frozen), answer));
-        self.turn();
-        assert!(taken.recv().unwrap());
         kept.released();
+        frozen
+    }
+
+    /// Gives a tunnel to the last worker.
+    pub(super) fn thaw(&mut self, frozen: FrozenTunnel) -> Result<(), MoveError> {
+        let (send, taken) = mpsc::channel();
+        let answer = Box::new(move |result| send.send(result).unwrap());
+        self.handles.last().unwrap().post(Message::TakeTunnel(Box::new(frozen), answer));
+        self.turn();
+        taken.recv().unwrap()
     }
 }
 

@@ -27,7 +27,7 @@ const GREETING: usize = 1024;
 impl Worker {
     pub(super) fn drive_user(&mut self, key: usize) {
         let Some(user) = self.users.get_mut(key) else { return };
-        user.queued = false;
+        user.queued.done();
         match &mut user.stage {
             Stage::Greeting { .. } => self.greet(key),
             Stage::AwaitWorkload { .. } | Stage::AwaitAnswer { .. } => self.route(key),
@@ -146,9 +146,10 @@ impl Worker {
     }
 
     fn target_named(&mut self, key: usize, target: socks5::Target) {
+        let Some(pod) = self.users.get(key).map(|user| user.leg.pod().clone()) else { return };
         let destination = match target {
             socks5::Target::Address(address) => Some(socket::canonical(address)),
-            socks5::Target::Name(name, port) => outbound::resolve(&self.core.shared, &name, port),
+            socks5::Target::Name(name, port) => outbound::resolve(&self.core.shared, &pod, &name, port),
         };
         let Some(destination) = destination else {
             return self.refuse_socks(key, socks5::HOST_UNREACHABLE, "socks5: the name is not known");
@@ -174,16 +175,19 @@ impl Worker {
             return;
         };
         let (destination, source, listener) = (*destination, origin.source, origin.listener);
-        let Some(workload) = self.core.shared.local_workload() else { return };
-        self.accepted_by_mesh();
+        let pod = user.leg.pod().clone();
+        let Some(workload) = self.core.shared.local_workload(&pod) else { return };
+        self.accepted_by_mesh(&pod);
         if listener != Listening::Passthrough
             && let Some(name) = outbound::unanswered(&self.core.shared, &workload, destination)
         {
             return self.demand(key, &name);
         }
         let plan = match listener {
-            Listening::Passthrough => inbound::plan_plain(&self.core.shared, &workload, source, destination),
-            _ => outbound::plan(&self.core.shared, &workload, source, destination),
+            Listening::Passthrough => {
+                inbound::plan_plain(&self.core.shared, &pod, &workload, source, destination)
+            }
+            _ => outbound::plan(&self.core.shared, &pod, &workload, source, destination),
         };
         match plan {
             Plan::Refuse { failure, facts } => self.refuse_planned(key, *facts, &failure),
@@ -260,7 +264,8 @@ impl Worker {
 
     fn connect_onward(&mut self, key: usize, onward: Onward, observation: Observation) {
         let Onward { to, from } = onward;
-        match self.core.connect(to, from, Source::Onward(key)) {
+        let Some(pod) = self.users.get(key).map(|user| user.leg.pod().clone()) else { return };
+        match self.core.connect(to, from, Source::Onward(key), &pod) {
             Ok(onward) => self.enter(key, &UserEvent::Direct, Stage::Connecting { onward, observation }),
             Err(error) => {
                 let failure = Failure::new(ResponseFlags::Connect, format!("connect to {to}: {error}"));
@@ -314,7 +319,7 @@ impl Worker {
                 self.core.assign(&leg, Source::User(key));
                 let stage = Stage::AwaitTunnel { key: pool_key, requested, observation };
                 let deadline = self.core.now + flow.limit();
-                entry.insert(User { leg, stage, deadline, armed: None, queued: false });
+                entry.insert(User::new(leg, stage, deadline));
                 self.arm_user(key);
                 self.place(key);
             }
@@ -333,10 +338,16 @@ impl Worker {
 
     /// A connection that was accepted by another worker.
     pub(super) fn adopt(&mut self, fresh: Fresh) {
+        if fresh.pod().is_gone() {
+            return self.turn_away(fresh);
+        }
+        self.accepted_by_mesh(&fresh.pod().clone());
         match fresh {
             Fresh::Tunnel { stream, origin } => self.add_server(stream, origin),
             Fresh::User { stream, key: pool_key, requested, observation, hops } => {
-                let denied = self.judge_arrived_user(&observation, Some(&pool_key.source));
+                observation.set_worker(self.core.id);
+                let pod = pool_key.pod.clone();
+                let denied = self.judge_arrived_user(&pod, &observation, Some(&pool_key.source));
                 let stage = Stage::AwaitTunnel { key: pool_key, requested, observation };
                 if let Some(key) = self.insert_user(stream, stage) {
                     if let Some(failure) = denied {
@@ -347,8 +358,10 @@ impl Worker {
                 }
             }
             Fresh::Plain { stream, onward, observation } => {
+                observation.set_worker(self.core.id);
+                let pod = stream.pod().clone();
                 if let Some(key) = self.insert_user(stream, Stage::Gone) {
-                    if let Some(failure) = self.judge_arrived_user(&observation, None) {
+                    if let Some(failure) = self.judge_arrived_user(&pod, &observation, None) {
                         observation.close(self.core.now, Err(&failure));
                         return self.fail_user(key, &failure);
                     }

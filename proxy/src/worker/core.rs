@@ -1,6 +1,5 @@
 //! What every part of a worker uses: its event loop, clock reading, timers, scratch buffers and queue of jobs.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -8,11 +7,13 @@ use std::sync::Arc;
 
 use hbone::{Event, Inbox, Outbox, StreamId};
 use mio::Registry;
-use mio::net::TcpStream;
 use slab::Slab;
 
-use super::leg::Leg;
+use super::jobs::{Jobs, Queued};
+use super::leg::{Adrift, Leg};
 use super::timers::Timers;
+use crate::namespace::NamespaceId;
+use crate::pod::Pod;
 use crate::shared::Shared;
 use crate::socket;
 use crate::telemetry::Failure;
@@ -78,11 +79,14 @@ pub(super) struct Core {
     registry: Registry,
     sources: Slab<Source>,
     gone: Vec<usize>,
-    jobs: VecDeque<Job>,
+    pub(super) jobs: Jobs,
+    /// The network namespace that this thread is in.
+    place: NamespaceId,
 }
 
 impl Core {
     pub(super) fn new(id: usize, shared: Arc<Shared>, registry: Registry) -> Self {
+        let place = shared.home.id();
         Self {
             id,
             draining: false,
@@ -97,19 +101,14 @@ impl Core {
             registry,
             sources: Slab::new(),
             gone: Vec::new(),
-            jobs: VecDeque::new(),
+            jobs: Jobs::default(),
+            place,
         }
     }
 
-    /// Puts a job at the end of the queue, once: `queued` is the owner's note of that.
-    pub(super) fn enqueue(&mut self, job: Job, queued: &mut bool) {
-        if !std::mem::replace(queued, true) {
-            self.jobs.push_back(job);
-        }
-    }
-
-    pub(super) fn next_job(&mut self) -> Option<Job> {
-        self.jobs.pop_front()
+    /// Puts a job at the end of its pod's queue, once: `queued` is the owner's note of that.
+    pub(super) fn enqueue(&mut self, job: Job, queued: &mut Queued) {
+        self.jobs.push(job, queued);
     }
 
     /// After a panic nobody knows what the scratch buffers hold.
@@ -119,28 +118,47 @@ impl Core {
         self.events = Vec::new();
     }
 
-    /// How many jobs wait now: a turn does these, and what they queue waits for the next look at the sockets.
-    pub(super) fn jobs(&self) -> usize {
-        self.jobs.len()
-    }
-
-    /// Registers a socket with the event loop.
-    pub(super) fn register(&mut self, socket: TcpStream, source: Source) -> io::Result<Leg> {
+    /// Registers a socket of a pod with the event loop.
+    pub(super) fn register(&mut self, socket: Adrift, source: Source) -> io::Result<Leg> {
         let key = self.sources.insert(source);
         Leg::register(socket, key, &self.registry).inspect_err(|_| {
             self.sources.remove(key);
         })
     }
 
-    /// Makes a non-blocking connection and registers it.
+    /// Makes a non-blocking connection in the pod's namespace and registers it.
     pub(super) fn connect(
         &mut self,
         to: SocketAddr,
         from: Option<socket::Source>,
         source: Source,
+        pod: &Arc<Pod>,
     ) -> io::Result<Leg> {
+        self.enter(pod)?;
         let socket = socket::connect(to, from, &self.shared.sockets)?;
-        self.register(socket, source)
+        self.register(Adrift::new(socket, pod.clone()), source)
+    }
+
+    /// Goes where the pod's sockets are made, and stays until one is wanted elsewhere.
+    fn enter(&mut self, pod: &Pod) -> io::Result<()> {
+        let namespace = pod.namespace().ok_or_else(|| io::Error::other("the pod is gone"))?;
+        if self.place != namespace.id() {
+            namespace.enter()?;
+            self.place = namespace.id();
+        }
+        Ok(())
+    }
+
+    /// A thread keeps the namespace alive that it is in: it must not stay with a pod that has gone.
+    pub(super) fn leave(&mut self, pod: &Pod) {
+        let home = &self.shared.home;
+        if self.place != pod.namespace_id() || self.place == home.id() {
+            return;
+        }
+        match home.enter() {
+            Ok(()) => self.place = home.id(),
+            Err(error) => tracing::error!(%error, "a worker can't leave the network namespace of a pod"),
+        }
     }
 
     /// The owner of a socket has changed (a user's connection became a stream, for example).
@@ -172,14 +190,15 @@ impl Core {
     }
 
     /// Takes a socket out of this worker, for another owner.
-    pub(super) fn give_up(&mut self, leg: Leg) -> TcpStream {
+    pub(super) fn give_up(&mut self, leg: Leg) -> Adrift {
         self.retire(leg.source);
-        leg.into_socket(&self.registry)
+        leg.into_adrift(&self.registry)
     }
 
     /// Takes a socket out of this worker and out of the event loop, as a descriptor.
     pub(super) fn take_fd(&mut self, leg: Leg) -> OwnedFd {
-        self.give_up(leg).into()
+        self.retire(leg.source);
+        leg.into_socket(&self.registry).into()
     }
 
     fn retire(&mut self, source: usize) {

@@ -9,10 +9,12 @@ use hbone::{Established, Handshake, Time};
 use xds::Identity;
 
 use super::core::{Core, Job, Source};
+use super::jobs::Queued;
 use super::leg::{Leg, Taken};
 use crate::flow::{Dial as Flow, DialEvent, DialNext};
 use crate::identity::{Credentials, Lookup, peer_identity};
 use crate::inbound::TunnelPeer;
+use crate::pod::Pod;
 use crate::pool::PoolKey;
 use crate::socket;
 use crate::telemetry::{ConnectionFacts, Failure, ResponseFlags};
@@ -22,6 +24,7 @@ const LOOK_AGAIN: u64 = 100;
 
 /// See the module.
 pub(super) struct Dial {
+    pub(super) pod: Arc<Pod>,
     stage: Stage,
     pub(super) role: DialRole,
     /// When the stage's time is up, ms.
@@ -29,7 +32,7 @@ pub(super) struct Dial {
     /// Whose certificate was asked for: the answer wakes us.
     asked: Option<Identity>,
     pub(super) armed: Option<u64>,
-    pub(super) queued: bool,
+    pub(super) queued: Queued,
 }
 
 /// Our part in the tunnel.
@@ -89,21 +92,24 @@ pub(super) enum Dialled {
 
 impl Dial {
     pub(super) fn client(key: PoolKey, now: u64) -> Self {
-        Self::new(Stage::AwaitCertificate { accepted: None }, DialRole::Client { key }, now)
+        let pod = key.pod.clone();
+        Self::new(pod, Stage::AwaitCertificate { accepted: None }, DialRole::Client { key }, now)
     }
 
     pub(super) fn server(leg: Leg, source: SocketAddr, tracked: Tracked<ConnectionFacts>, now: u64) -> Self {
-        Self::new(Stage::AwaitCertificate { accepted: Some(leg) }, DialRole::Server { source, tracked }, now)
+        let (pod, role) = (leg.pod().clone(), DialRole::Server { source, tracked });
+        Self::new(pod, Stage::AwaitCertificate { accepted: Some(leg) }, role, now)
     }
 
-    fn new(stage: Stage, role: DialRole, now: u64) -> Self {
+    fn new(pod: Arc<Pod>, stage: Stage, role: DialRole, now: u64) -> Self {
         Self {
+            queued: Queued::of(&pod),
+            pod,
             stage,
             role,
             deadline: now + Flow::AwaitCertificate.limit(),
             asked: None,
             armed: None,
-            queued: false,
         }
     }
 
@@ -200,7 +206,9 @@ impl Dial {
     fn certificate(&mut self, key: usize, core: &mut Core, accepted: Option<Leg>) -> Step {
         let identity = match &self.role {
             DialRole::Client { key } => Some(key.source.clone()),
-            DialRole::Server { .. } => core.shared.local_workload().map(|workload| workload.identity()),
+            DialRole::Server { .. } => {
+                core.shared.local_workload(&self.pod).map(|workload| workload.identity())
+            }
         };
         let Some(identity) = identity else { return Step::Stay(Stage::AwaitCertificate { accepted }) };
         let credentials = match core.shared.certificates.lookup(&identity) {
@@ -233,7 +241,7 @@ impl Dial {
             }
             (DialRole::Client { key: pool_key }, None) => {
                 let from = pool_key.source_address.map(socket::Source::Own);
-                match core.connect(pool_key.address, from, Source::Dial(key)) {
+                match core.connect(pool_key.address, from, Source::Dial(key), &self.pod) {
                     Ok(leg) => Step::Next(
                         DialEvent::Certificate { connected: false },
                         Stage::Connecting { leg, credentials },

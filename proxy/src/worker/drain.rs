@@ -2,7 +2,6 @@
 
 use super::Worker;
 use super::core::Job;
-use super::end::End;
 use super::tunnel::Role;
 use crate::telemetry::{Failure, ResponseFlags};
 
@@ -22,22 +21,6 @@ impl Worker {
     pub(super) fn cut_all(&mut self, reason: &str) {
         let failure = Failure::new(ResponseFlags::None, reason.to_owned());
         self.core.cut = Some(failure.clone());
-        self.end_all(&failure);
-    }
-
-    /// Ends every connection, each with its line in the access log.
-    pub(super) fn end_all(&mut self, failure: &Failure) {
-        for key in self.keys(|worker| &worker.tunnels) {
-            self.fail_tunnel(key, failure);
-        }
-        for key in self.keys(|worker| &worker.pairs) {
-            self.pairs.remove(key).end(&mut self.core, End::Failed(failure));
-        }
-        for key in self.keys(|worker| &worker.users) {
-            self.fail_user(key, failure);
-        }
-        for key in self.keys(|worker| &worker.dials) {
-            self.fail_dial(key, failure);
-        }
+        self.end_connections(None, &failure);
     }
 }

@@ -5,11 +5,38 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+
+use crate::pod::Pod;
+use crate::socket;
+
+/// A socket of a pod that no worker looks after: just accepted or connected, or on its way to another worker. It counts as
+/// the pod's all the time.
+#[derive(Debug)]
+pub struct Adrift {
+    socket: TcpStream,
+    held: Held,
+}
+
+impl Adrift {
+    pub(super) fn new(socket: TcpStream, pod: Arc<Pod>) -> Self {
+        Self { socket, held: Held::new(pod) }
+    }
+
+    /// On whose behalf it is held.
+    pub(super) fn pod(&self) -> &Arc<Pod> {
+        &self.held.0
+    }
+
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+}
 
 /// A registered socket.
 #[derive(Debug)]
@@ -25,6 +52,24 @@ pub(super) struct Leg {
     read_closed: bool,
     /// The kernel has said that the connection is gone.
     failed: bool,
+    held: Held,
+}
+
+/// The pod's count of its sockets, as long as this one is held.
+#[derive(Debug)]
+struct Held(Arc<Pod>);
+
+impl Held {
+    fn new(pod: Arc<Pod>) -> Self {
+        pod.sockets().fetch_add(1, Ordering::Relaxed);
+        Self(pod)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.sockets().fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a read gave.
@@ -39,9 +84,15 @@ pub(super) enum Taken {
 }
 
 impl Leg {
-    pub(super) fn register(mut socket: TcpStream, source: usize, registry: &Registry) -> io::Result<Self> {
+    pub(super) fn register(adrift: Adrift, source: usize, registry: &Registry) -> io::Result<Self> {
+        let Adrift { mut socket, held } = adrift;
         registry.register(&mut socket, Token(source), Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { socket, source, readable: false, writable: false, read_closed: false, failed: false })
+        Ok(Self { socket, source, readable: false, writable: false, read_closed: false, failed: false, held })
+    }
+
+    /// On whose behalf it is held.
+    pub(super) fn pod(&self) -> &Arc<Pod> {
+        &self.held.0
     }
 
     /// Takes note of an event.
@@ -147,15 +198,20 @@ impl Leg {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Makes the coming close an abort (RST): the peer must not take a cut stream for a whole one.
+    /// Makes the coming close an abort.
     pub(super) fn abort(&self) {
-        let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        socket::abort(&self.socket);
     }
 
     /// Takes the socket out of the event loop, for another owner. That must come before it is passed on: epoll follows
     /// the open file and not the descriptor.
-    pub(super) fn into_socket(mut self, registry: &Registry) -> TcpStream {
+    pub(super) fn into_adrift(mut self, registry: &Registry) -> Adrift {
         let _ = registry.deregister(&mut self.socket);
-        self.socket
+        Adrift { socket: self.socket, held: self.held }
+    }
+
+    /// The same for an owner who counts for himself.
+    pub(super) fn into_socket(self, registry: &Registry) -> TcpStream {
+        self.into_adrift(registry).socket
     }
 }

@@ -10,14 +10,17 @@ use mio::{Poll, Waker};
 use super::placing::Fresh;
 use super::tunnel::moving::{FrozenTunnel, Kept, MoveError, Moved};
 use super::{Listening, MAILBOX};
+use crate::pod::Pod;
 
 /// Called by the worker, on its thread, with what was asked for: must not block.
 pub(super) type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
 /// A message to a worker.
 pub enum Message {
-    /// Accept from this listener.
-    Listen(Listening, TcpListener),
+    /// Accept from this listener, for this pod.
+    Listen(Listening, TcpListener, Arc<Pod>),
+    /// End everything of this pod, which was retired; then call this.
+    RemovePod(Arc<Pod>, Reply<()>),
     /// A connection that was accepted elsewhere and belongs here.
     Fresh(Box<Fresh>),
     /// A tunnel moves here.

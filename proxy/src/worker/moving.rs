@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::core::{Job, Source};
+use super::removing::removed;
 use super::tunnel::moving::{FrozenTunnel, Kept, Moved};
-use super::{Message, Tunnel, Worker};
+use super::{Message, MoveError, Tunnel, Worker};
 use crate::pool::PoolKey;
-use crate::telemetry::MoveResult;
+use crate::telemetry::{Failure, MoveResult, ResponseFlags};
 
 impl Worker {
     /// The test switch: sends every tunnel to the next worker when its interval has passed.
@@ -44,19 +45,19 @@ impl Worker {
     fn send_tunnel(&mut self, key: usize, worker: usize) {
         let since = Instant::now();
         let (frozen, kept, pool_key) = self.freeze_tunnel(key);
-        if let Some(pool_key) = pool_key {
-            self.core.shared.directory.enter(&pool_key, worker);
+        if let Some(pool_key) = &pool_key {
+            self.core.shared.directory.enter(pool_key, worker);
             if worker != self.core.id {
-                let entry = self.pool.entry(&pool_key);
+                let entry = self.pool.entry(pool_key);
                 let alone = entry.tunnels.is_empty() && entry.dials.is_empty();
                 let followers = if alone { std::mem::take(&mut entry.waiting) } else { VecDeque::new() };
                 for user in followers {
                     self.send_user(user, worker, 0);
                 }
-                self.forget_if_unused(&pool_key);
+                self.forget_if_unused(pool_key);
             }
         }
-        self.core.shared.post(worker, Message::Moved(Box::new(Moved { frozen, kept, since })));
+        self.core.shared.post(worker, Message::Moved(Box::new(Moved { frozen, kept, key: pool_key, since })));
     }
 
     /// Takes a tunnel out of this worker; the key tells whose pool it has left.
@@ -73,7 +74,7 @@ impl Worker {
 
     /// A tunnel comes from another worker.
     pub(super) fn tunnel_arrived(&mut self, moved: Moved) {
-        let Moved { frozen, kept, since } = moved;
+        let Moved { frozen, kept, key, since } = moved;
         let result = self.thaw_tunnel(frozen);
         let outcome = match result {
             Ok(()) => {
@@ -81,8 +82,15 @@ impl Worker {
                 MoveResult::Moved
             }
             Err(error) => {
+                if let Some(key) = &key {
+                    self.forget_if_unused(key);
+                }
+                if matches!(error, MoveError::PodGone) {
+                    return kept.ended(self.core.now, &removed());
+                }
+                let failure = Failure::new(ResponseFlags::None, format!("lost in a move: {error}"));
+                kept.ended(self.core.now, &failure);
                 tracing::error!(%error, "a tunnel was lost in a move between workers; please report it");
-                kept.lost(self.core.now, &error);
                 MoveResult::Lost
             }
         };
@@ -90,13 +98,13 @@ impl Worker {
     }
 
     /// Makes a frozen tunnel this worker's and lets it run.
-    pub(super) fn thaw_tunnel(&mut self, frozen: FrozenTunnel) -> Result<(), super::MoveError> {
+    pub(super) fn thaw_tunnel(&mut self, frozen: FrozenTunnel) -> Result<(), MoveError> {
         let slot = self.tunnels.vacant_entry();
         let key = slot.key();
         let mut tunnel = Tunnel::thaw(frozen, key, &mut self.core)?;
         self.core.assign(&tunnel.leg, Source::Tunnel(key));
         self.core.enqueue(Job::Tunnel(key), &mut tunnel.queued);
-        let pool_key = tunnel.key().cloned();
+        let (pod, pool_key) = (tunnel.leg.pod().clone(), tunnel.key().cloned());
         if self.core.draining && pool_key.is_none() {
             // It was on its way while the others were told.
             tunnel.shut_down(key, &mut self.core);
@@ -111,6 +119,7 @@ impl Worker {
             self.core.shared.directory.enter(&pool_key, self.core.id);
             self.serve(&pool_key);
         }
+        self.accepted_by_mesh(&pod);
         self.judge_arrived_tunnel(key);
         Ok(())
     }

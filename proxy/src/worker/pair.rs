@@ -1,10 +1,13 @@
 //! Two plain TCP sockets, relayed.
 
 use std::io;
+use std::sync::Arc;
 
 use super::core::{Core, Job, Source};
 use super::end::End;
+use super::jobs::Queued;
 use super::leg::{Leg, Taken};
+use crate::pod::Pod;
 use crate::telemetry::Observation;
 
 /// Reads of one direction in one turn, so that one fast connection doesn't hold the others up.
@@ -19,7 +22,7 @@ pub(super) struct Pair {
     /// From far to near.
     backward: Direction,
     observation: Observation,
-    pub(super) queued: bool,
+    pub(super) queued: Queued,
 }
 
 /// One direction of a pair.
@@ -52,7 +55,8 @@ pub(super) enum Side {
 impl Pair {
     pub(super) fn new(near: Leg, far: Leg, observation: Observation) -> Self {
         let (forward, backward) = (Direction::default(), Direction::default());
-        Self { near, far, forward, backward, observation, queued: false }
+        let queued = Queued::of(near.pod());
+        Self { near, far, forward, backward, observation, queued }
     }
 
     /// Its sockets belong to the pair with this key now.
@@ -63,6 +67,10 @@ impl Pair {
 
     pub(super) fn observation(&self) -> &Observation {
         &self.observation
+    }
+
+    pub(super) fn pod(&self) -> &Arc<Pod> {
+        self.near.pod()
     }
 
     pub(super) fn leg(&mut self, side: Side) -> &mut Leg {

@@ -1,18 +1,19 @@
 //! Which connection goes where: to which worker, through which tunnel, and when a new tunnel is dialled.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use hbone::Established;
-use mio::net::TcpStream;
 
 use super::core::{Job, Source};
 use super::dial::{Dial, DialRole};
-use super::leg::Leg;
+use super::leg::{Adrift, Leg};
 use super::stream::Requested;
 use super::tunnel::{Effect, Returned, Role, Tunnel};
 use super::user::{Origin, Stage};
 use super::{Message, Worker};
 use crate::inbound::TunnelPeer;
+use crate::pod::Pod;
 use crate::pool::PoolKey;
 use crate::socket;
 use crate::telemetry::{ConnectionFacts, Direction, Failure, Observation, Party, TunnelRole};
@@ -25,14 +26,14 @@ pub enum Fresh {
     /// A peer's tunnel, before its handshake.
     Tunnel {
         /// The accepted socket.
-        stream: TcpStream,
+        stream: Adrift,
         /// Where it came from.
         origin: Origin,
     },
     /// A user's connection that is to go through a tunnel.
     User {
         /// The accepted socket.
-        stream: TcpStream,
+        stream: Adrift,
         /// Whose tunnels it may use.
         key: PoolKey,
         /// What will be asked of the peer.
@@ -45,12 +46,20 @@ pub enum Fresh {
     /// A user's connection that goes out in plain TCP.
     Plain {
         /// The accepted socket.
-        stream: TcpStream,
+        stream: Adrift,
         /// What it is to be joined to.
         onward: Onward,
         /// Its counters and its line in the access log.
         observation: Observation,
     },
+}
+
+impl Fresh {
+    /// Whose it is.
+    pub(super) fn pod(&self) -> &Arc<Pod> {
+        let (Self::Tunnel { stream, .. } | Self::User { stream, .. } | Self::Plain { stream, .. }) = self;
+        stream.pod()
+    }
 }
 
 /// The far side of a plain connection that isn't made yet.
@@ -158,7 +167,7 @@ impl Worker {
             self.core.assign(&leg, Source::User(key));
             let stage = Stage::AwaitTunnel { key: pool_key.clone(), requested, observation };
             let deadline = user.deadline;
-            slot.insert(super::User { leg, stage, deadline, armed: None, queued: false });
+            slot.insert(super::User::new(leg, stage, deadline));
             self.arm_user(key);
             self.pool.entry(&pool_key).waiting.push_back(key);
         }
@@ -224,7 +233,7 @@ impl Worker {
         established: Established,
         peer: TunnelPeer,
     ) {
-        let facts = tunnel_facts(&role, &peer, self.core.id);
+        let facts = tunnel_facts(&role, &peer);
         let (role, tracked) = match role {
             DialRole::Server { tracked, .. } => {
                 tracked.set_facts(facts);
@@ -238,6 +247,7 @@ impl Worker {
                 (Role::Client { key, idle_since: self.core.now }, tracked)
             }
         };
+        let pod = leg.pod().clone();
         let pool_key = if let Role::Client { key, .. } = &role { Some(key.clone()) } else { None };
         let open = self.core.shared.telemetry.tunnel_opened(role.metric());
         let mut tunnel = Tunnel::new(leg, established.connection, role, peer, tracked, open);
@@ -260,12 +270,13 @@ impl Worker {
             (Ok(()), Some(pool_key)) => self.serve(&pool_key),
             (Ok(()), None) => {}
         }
-        self.accepted_by_mesh();
+        self.accepted_by_mesh(&pod);
     }
 
     /// A peer's connection to 15008.
-    pub(super) fn add_server(&mut self, stream: TcpStream, origin: Origin) {
+    pub(super) fn add_server(&mut self, stream: Adrift, origin: Origin) {
         let Origin { source, tracked, .. } = origin;
+        tracked.set_worker(self.core.id);
         let slot = self.dials.vacant_entry();
         let key = slot.key();
         match self.core.register(stream, Source::Dial(key)) {
@@ -282,7 +293,7 @@ impl Worker {
 }
 
 /// What is known of a tunnel once its handshake is done.
-fn tunnel_facts(role: &DialRole, peer: &TunnelPeer, worker: usize) -> ConnectionFacts {
+fn tunnel_facts(role: &DialRole, peer: &TunnelPeer) -> ConnectionFacts {
     let other = Party { identity: peer.identity.clone(), ..Party::default() };
     let (direction, ends) = match role {
         DialRole::Server { .. } => {
@@ -305,6 +316,5 @@ fn tunnel_facts(role: &DialRole, peer: &TunnelPeer, worker: usize) -> Connection
         hbone_destination: None,
         service: None,
         mutual_tls: true,
-        worker,
     }
 }

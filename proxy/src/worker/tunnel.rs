@@ -18,6 +18,7 @@ use hbone::{Connection, ConnectionError, ErrorCode, StreamId, Time};
 
 use super::core::{Core, Job};
 use super::end::End;
+use super::jobs::Queued;
 use super::leg::{Leg, Taken};
 use super::stream::{Delivered, Phase, Requested, Stream, Streams};
 use crate::inbound::TunnelPeer;
@@ -99,7 +100,7 @@ pub(super) struct Tunnel {
     /// The peer refused a stream (REFUSED_STREAM, RFC 9113, 8.7): it has no room until another one ends.
     refused: bool,
     pub(super) armed: Option<u64>,
-    pub(super) queued: bool,
+    pub(super) queued: Queued,
 }
 
 impl Tunnel {
@@ -111,6 +112,7 @@ impl Tunnel {
         tracked: Tracked<ConnectionFacts>,
         open: Open,
     ) -> Self {
+        let queued = Queued::of(leg.pod());
         Self {
             leg,
             connection,
@@ -126,7 +128,7 @@ impl Tunnel {
             freed: false,
             refused: false,
             armed: None,
-            queued: false,
+            queued,
         }
     }
 

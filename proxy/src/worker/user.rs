@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use drain::Tracked;
 
+use super::jobs::Queued;
 use super::leg::Leg;
 use super::stream::Requested;
 use crate::flow;
@@ -17,7 +18,14 @@ pub(super) struct User {
     /// When the stage's time is up, ms.
     pub(super) deadline: u64,
     pub(super) armed: Option<u64>,
-    pub(super) queued: bool,
+    pub(super) queued: Queued,
+}
+
+impl User {
+    pub(super) fn new(leg: Leg, stage: Stage, deadline: u64) -> Self {
+        let queued = Queued::of(leg.pod());
+        Self { leg, stage, deadline, armed: None, queued }
+    }
 }
 
 /// The steps of [`flow::User`] with what each needs.
@@ -88,6 +96,16 @@ impl Stage {
 }
 
 impl Listening {
+    /// For messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Passthrough => "inbound plaintext",
+            Self::Tunnels => "inbound HBONE",
+            Self::Socks5 => "SOCKS5",
+        }
+    }
+
     /// Seen from the local workload.
     pub fn direction(self) -> Direction {
         match self {

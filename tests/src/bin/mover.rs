@@ -25,7 +25,7 @@ use hbone::Secrets;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tests::host::{Host, HostConfig};
 use tests::mover::{Fault, Move, MoverConfig, Report};
-use ztunnel::config::{Environment, LogConfig, WorkloadConfig};
+use ztunnel::config::{Environment, LocationConfig, LogConfig, ProxyMode};
 use ztunnel::telemetry::log;
 use ztunnel::worker::{FrozenTunnel, Listening};
 
@@ -45,14 +45,19 @@ fn run() -> Result<(), Box<dyn Error>> {
     let argument = std::env::args().nth(1).ok_or("the configuration is missing")?;
     let config: MoverConfig = serde_json::from_str(&argument)?;
     let environment = Environment::from_variables([
+        ("PROXY_MODE", "dedicated"),
         ("PROXY_WORKLOAD_INFO", config.workload.as_str()),
         ("NODE_NAME", &config.node),
         ("RUST_LOG", "warn"),
     ]);
     let (_, _log) = log::install(&LogConfig::from_environment(&environment)?)?;
+    let ProxyMode::Dedicated(workload) = ProxyMode::from_environment(&environment)? else {
+        return Err("it serves one workload".into());
+    };
     let host = Host::start(HostConfig {
         mesh: config.mesh.clone(),
-        workload: WorkloadConfig::from_environment(&environment)?,
+        workload,
+        location: LocationConfig::from_environment(&environment)?,
         address: config.address,
         root: config.root.clone(),
         unused_release_timeout: RELEASE,

@@ -192,7 +192,7 @@ fn a_workload_that_nobody_has_named_yet_is_not_gone() {
         let (id, socket) = open(&mut bench, &mut peer, &application);
         // The second worker is that of a process that has just begun, and learns of the mesh piece by piece.
         bench.shared.store.update(xds::store::Edit::clear);
-        bench.workers[1].recheck = Recheck::new(&bench.shared.store.load(), None);
+        bench.workers[1].recheck = Recheck::new(&bench.shared);
         bench.move_tunnel(|bench| {
             bench.apply("workloads: [{uid: other, namespace: shop, workloadIps: [10.0.0.1]}]");
             bench.handles[1].post(Message::Recheck);

@@ -19,9 +19,12 @@ use hbone::{Prepared, Secrets, ThawError, Time};
 use mio::net::TcpStream;
 
 use super::Tunnel;
+use crate::pool::PoolKey;
 use crate::shared::Shared;
-use crate::telemetry::{ConnectionFacts, Failure, Observation, Open, ResponseFlags};
+use crate::socket;
+use crate::telemetry::{ConnectionFacts, Failure, Observation, Open};
 use crate::worker::core::{Core, Source};
+use crate::worker::leg::Adrift;
 use crate::worker::stream::Stream;
 
 /// A tunnel without an owner.
@@ -46,6 +49,8 @@ pub struct Kept {
 pub struct Moved {
     pub(in crate::worker) frozen: FrozenTunnel,
     pub(in crate::worker) kept: Kept,
+    /// Whose pool its new owner was entered for.
+    pub(in crate::worker) key: Option<PoolKey>,
     pub(in crate::worker) since: Instant,
 }
 
@@ -55,6 +60,9 @@ pub enum MoveError {
     /// The HBONE connection's own state.
     #[error("the connection's state: {0}")]
     Connection(#[from] ThawError),
+    /// Whose it was is served no more.
+    #[error("its pod is gone")]
+    PodGone,
     /// What surrounds it.
     #[error("the tunnel's record: {0}")]
     Record(&'static str),
@@ -72,11 +80,10 @@ pub enum MoveError {
 }
 
 impl Kept {
-    /// The tunnel is lost: each of its connections says so in the access log.
-    pub(in crate::worker) fn lost(self, now: u64, why: &MoveError) {
-        let failure = Failure::new(ResponseFlags::None, format!("lost in a move: {why}"));
+    /// The tunnel has ended on its way: each of its connections says so in the access log.
+    pub(in crate::worker) fn ended(self, now: u64, failure: &Failure) {
         for observation in self.observations {
-            observation.close(now, Err(&failure));
+            observation.close(now, Err(failure));
         }
     }
 
@@ -96,7 +103,7 @@ impl Tunnel {
 
     /// Takes the tunnel out of this worker. Its sockets leave the event loop first, since epoll follows the open file.
     pub(in crate::worker) fn freeze(self, core: &mut Core) -> (FrozenTunnel, Kept) {
-        let encoder = record::Encoder::new(&self.peer, &self.role, &self.tracked, core.now);
+        let encoder = record::Encoder::new(self.leg.pod(), &self.peer, &self.role, &self.tracked, core.now);
         let snapshot = self.connection.freeze().snapshot(Time(core.now));
         let mut sockets = vec![core.take_fd(self.leg)];
         let mut observations = Vec::with_capacity(self.streams.len());
@@ -114,19 +121,25 @@ impl Tunnel {
     /// A tunnel that was frozen elsewhere, as this worker's. Its sockets' owner is `key`.
     ///
     /// # Errors
-    /// If the record can't be read or doesn't fit its sockets; then all of them are closed.
+    /// If the record can't be read or doesn't fit its sockets; then all of them are closed. Those of a pod that is gone are
+    /// reset: its applications must not take what was cut for whole.
     pub(in crate::worker) fn thaw(
         frozen: FrozenTunnel,
         key: usize,
         core: &mut Core,
     ) -> Result<Self, MoveError> {
-        let record = record::decode(&frozen.record, core.now, core.id)?;
+        let record = record::decode(&frozen.record, core.now, &core.shared.pods).inspect_err(|error| {
+            if matches!(error, MoveError::PodGone) {
+                frozen.sockets.iter().for_each(socket::abort);
+            }
+        })?;
         let expected = 1 + record.streams.len();
         if frozen.sockets.len() != expected {
             return Err(MoveError::Sockets { expected, got: frozen.sockets.len() });
         }
         let connection = Prepared::read(&record.connection)?.commit(Time(core.now), &frozen.secrets)?;
-        let mut sockets = frozen.sockets.into_iter().map(|fd| TcpStream::from_std(fd.into()));
+        let sockets = frozen.sockets.into_iter().map(|fd| TcpStream::from_std(fd.into()));
+        let mut sockets = sockets.map(|socket| Adrift::new(socket, record.pod.clone()));
         let mut leg = |core: &mut Core, source| match sockets.next() {
             Some(socket) => core.register(socket, source).map_err(MoveError::from),
             None => Err(MoveError::Sockets { expected, got: 0 }),

@@ -22,14 +22,14 @@ impl Tunnel {
         request: &ConnectRequest,
         core: &mut Core,
     ) {
-        match inbound::decide(&core.shared, &self.peer, request) {
+        match inbound::decide(&core.shared, self.leg.pod(), &self.peer, request) {
             Decision::Refuse { status, failure, facts } => {
                 self.refuse(id, status);
                 self.observe(*facts, core).close(core.now, Err(&failure));
             }
             Decision::Connect { to, from, facts } => {
                 let observation = self.observe(*facts, core);
-                match core.connect(to, from, Source::Stream(key, id)) {
+                match core.connect(to, from, Source::Stream(key, id), self.leg.pod()) {
                     Ok(leg) => {
                         let phase =
                             Phase::Connecting { deadline: core.now + CONNECT_LIMIT, remote: Remote::Open };
@@ -52,7 +52,10 @@ impl Tunnel {
             Ok(false) => {}
             Ok(true) => {
                 stream.phase = Phase::Open(Halves { local_done: false, remote });
-                let response = ConnectResponse { status: 200, headers: inbound::reply_headers(&core.shared) };
+                let response = ConnectResponse {
+                    status: 200,
+                    headers: inbound::reply_headers(&core.shared, self.leg.pod()),
+                };
                 self.connection.respond(id, &response, false);
                 let outcome = stream.deliver_pending(id, &mut self.connection);
                 self.activate(id);

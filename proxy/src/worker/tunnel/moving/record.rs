@@ -13,6 +13,8 @@ use xds::Identity;
 use super::super::Role;
 use super::MoveError;
 use crate::inbound::TunnelPeer;
+use crate::namespace::NamespaceId;
+use crate::pod::{Pod, Pods};
 use crate::pool::PoolKey;
 use crate::telemetry::{ConnectionFacts, Direction, Observation, Party, ServiceFacts};
 use crate::worker::stream::{Halves, Phase, Remote, Requested};
@@ -40,6 +42,13 @@ struct TunnelRecord {
     refused: bool,
     #[prost(string, tag = "10")]
     local_identity: String,
+    /// Whose it is: what istio-cni calls the pod, and the number of its network namespace.
+    #[prost(string, tag = "11")]
+    pod_uid: String,
+    #[prost(uint64, tag = "12")]
+    namespace_device: u64,
+    #[prost(uint64, tag = "13")]
+    namespace_inode: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -174,6 +183,7 @@ pub(super) struct Encoder(TunnelRecord);
 
 impl Encoder {
     pub(super) fn new(
+        pod: &Pod,
         peer: &TunnelPeer,
         role: &Role,
         tracked: &drain::Tracked<ConnectionFacts>,
@@ -195,6 +205,9 @@ impl Encoder {
             peer_local: peer.local.to_string(),
             peer_identity: peer.identity.as_ref().map(ToString::to_string),
             local_identity: peer.local_identity.to_string(),
+            pod_uid: pod.uid().to_string(),
+            namespace_device: pod.namespace_id().device,
+            namespace_inode: pod.namespace_id().inode,
             client,
             facts: Some(FactsRecord::from(&*tracked.facts())),
             age: now.saturating_sub(tracked.opened_ms()),
@@ -259,6 +272,7 @@ pub(super) fn stream(id: StreamId, phase: &Phase, observation: &Observation, now
 
 /// A tunnel as its record tells it, on this process's clock.
 pub(super) struct DecodedTunnel {
+    pub(super) pod: Arc<Pod>,
     pub(super) connection: Vec<u8>,
     pub(super) peer: TunnelPeer,
     pub(super) role: Role,
@@ -277,14 +291,17 @@ pub(super) struct DecodedStream {
     pub(super) opened: u64,
 }
 
-/// Reads a record, for the worker with this number.
-pub(super) fn decode(bytes: &[u8], now: u64, worker: usize) -> Result<DecodedTunnel, MoveError> {
+/// Reads a record of one of these pods.
+pub(super) fn decode(bytes: &[u8], now: u64, pods: &Pods) -> Result<DecodedTunnel, MoveError> {
     let record = TunnelRecord::decode(bytes).map_err(|_| MoveError::Record("it isn't one"))?;
+    let namespace = NamespaceId { device: record.namespace_device, inode: record.namespace_inode };
+    let pod = pods.find(&record.pod_uid, namespace).ok_or(MoveError::PodGone)?;
     let role = match &record.client {
         None => Role::Server,
-        Some(client) => Role::Client { key: client.key()?, idle_since: now.saturating_sub(client.idle) },
+        Some(client) => Role::Client { key: client.key(&pod)?, idle_since: now.saturating_sub(client.idle) },
     };
     Ok(DecodedTunnel {
+        pod,
         connection: record.connection,
         peer: TunnelPeer {
             address: address(&record.peer_address)?,
@@ -293,17 +310,18 @@ pub(super) fn decode(bytes: &[u8], now: u64, worker: usize) -> Result<DecodedTun
             local_identity: identity(&record.local_identity)?,
         },
         role,
-        facts: facts(record.facts, worker)?,
+        facts: facts(record.facts)?,
         opened: now.saturating_sub(record.age),
         refused: record.refused,
-        streams: record.streams.into_iter().map(|s| s.decode(now, worker)).collect::<Result<_, _>>()?,
+        streams: record.streams.into_iter().map(|s| s.decode(now)).collect::<Result<_, _>>()?,
     })
 }
 
 impl ClientRecord {
-    fn key(&self) -> Result<PoolKey, MoveError> {
+    fn key(&self, pod: &Arc<Pod>) -> Result<PoolKey, MoveError> {
         let ip = |text: &String| text.parse::<IpAddr>().map_err(|_| MoveError::Record("an IP address"));
         Ok(PoolKey {
+            pod: pod.clone(),
             source: identity(&self.source)?,
             source_address: self.source_address.as_ref().map(ip).transpose()?,
             address: address(&self.address)?,
@@ -313,7 +331,7 @@ impl ClientRecord {
 }
 
 impl StreamRecord {
-    fn decode(self, now: u64, worker: usize) -> Result<DecodedStream, MoveError> {
+    fn decode(self, now: u64) -> Result<DecodedStream, MoveError> {
         let remote = |finishing, resetting, done| match (finishing, resetting, done) {
             (_, _, true) => Remote::Done,
             (_, true, false) => Remote::Resetting,
@@ -335,7 +353,7 @@ impl StreamRecord {
         Ok(DecodedStream {
             id: StreamId::new(self.id).ok_or(MoveError::Record("a stream's number"))?,
             phase,
-            facts: facts(self.facts, worker)?,
+            facts: facts(self.facts)?,
             sent: self.sent,
             received: self.received,
             opened: now.saturating_sub(self.age),
@@ -375,7 +393,7 @@ impl From<&ConnectionFacts> for FactsRecord {
     }
 }
 
-fn facts(record: Option<FactsRecord>, worker: usize) -> Result<ConnectionFacts, MoveError> {
+fn facts(record: Option<FactsRecord>) -> Result<ConnectionFacts, MoveError> {
     let record = record.ok_or(MoveError::Record("no facts"))?;
     let service = match record.service.as_slice() {
         [hostname, name, namespace] => Some(ServiceFacts {
@@ -395,7 +413,6 @@ fn facts(record: Option<FactsRecord>, worker: usize) -> Result<ConnectionFacts, 
         hbone_destination: record.hbone_destination,
         service,
         mutual_tls: record.mutual_tls,
-        worker,
     })
 }
 
