@@ -9,12 +9,14 @@
 //! | [`control`] | admin and its neighbours, log, drain |
 //! | [`mode`] | for whom the proxy works, and where |
 //! | [`mesh`] | local mesh state, certificates |
+//! | [`dns`] | the DNS proxy |
 //! | [`xds`], [`remote`] | mesh state from istiod; how istiod is reached |
 //!
 //! An empty variable counts as unset, except where stock gives emptiness a meaning (`XDS_ADDRESS`, `CA_ADDRESS`).
 
 pub mod control;
 pub mod data_plane;
+pub mod dns;
 pub mod duration;
 pub mod environment;
 pub mod mesh;
@@ -30,6 +32,7 @@ pub use control::{AdminConfig, DrainConfig, LogConfig, LogFormat};
 pub use data_plane::{
     Http2Config, InboundConfig, Keepalive, ListenerConfig, PoolConfig, SocketConfig, Transparent,
 };
+pub use dns::{DnsConfig, SearchDomains};
 pub use environment::{ConfigError, Environment};
 pub use mesh::{CertificateAuthorityConfig, IdentityConfig, LocalXdsConfig};
 pub use mode::{LocationConfig, ProxyMode, SharedConfig};

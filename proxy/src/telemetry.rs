@@ -7,9 +7,11 @@
 //! | [`observation`] | one user connection from open to close: counters and its line in the access log |
 //! | [`control_plane`] | what is counted of the control plane |
 //! | [`workload_manager`] | what is counted of pods and of istio-cni |
+//! | [`dns`] | what is counted of the DNS proxy |
 //! | [`metrics`] | every metric family, and how they are exposed |
 
 pub mod control_plane;
+pub mod dns;
 pub mod facts;
 pub mod labels;
 pub mod log;
@@ -21,6 +23,7 @@ pub mod workload_manager;
 mod access_log;
 
 pub use control_plane::{CertificateResult, ControlPlaneMetrics};
+pub use dns::{DnsLabels, DnsMetrics, DnsTransport};
 pub use facts::{ConnectionFacts, Direction, Party, ServiceFacts};
 pub use labels::ResponseFlags;
 pub use log::{LogGuard, LogHandle};

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::control_plane::ControlPlaneMetrics;
+use super::dns::DnsMetrics;
 use super::facts::Direction;
 use super::labels::{ReporterLabel, TrafficLabels};
 use super::process::ProcessCollector;
@@ -26,6 +27,7 @@ struct Inner {
     traffic: Traffic,
     control_plane: ControlPlaneMetrics,
     workload_manager: WorkloadManagerMetrics,
+    dns: DnsMetrics,
     sockets: Family<ReporterLabel, Gauge>,
     tunnels: Family<RoleLabel, Gauge>,
     tunnels_failed: Family<RoleLabel, Counter>,
@@ -79,6 +81,7 @@ impl Telemetry {
         let traffic = Traffic::new(istio);
         let sockets = registered(istio, "tcp_sockets_open", "TCP sockets that are open now");
         let control_plane = ControlPlaneMetrics::new(istio);
+        let dns = DnsMetrics::new(istio);
         let workload_manager =
             WorkloadManagerMetrics::new(registry.sub_registry_with_prefix("workload_manager"));
 
@@ -106,6 +109,7 @@ impl Telemetry {
             traffic,
             control_plane,
             workload_manager,
+            dns,
             sockets,
             tunnels,
             tunnels_failed,
@@ -174,6 +178,11 @@ impl Telemetry {
     /// What is counted of pods and of istio-cni.
     pub fn workload_manager(&self) -> &WorkloadManagerMetrics {
         &self.0.workload_manager
+    }
+
+    /// What is counted of the DNS proxy.
+    pub fn dns(&self) -> &DnsMetrics {
+        &self.0.dns
     }
 
     pub(super) fn traffic(&self) -> &Traffic {
