@@ -14,6 +14,7 @@
 //! | [`zds`] | istio-cni, which says whom |
 //! | [`pool`] | which tunnels are shared by whom, and which worker holds them |
 //! | [`control_plane`] | istiod: the stream of mesh state, and the signer of certificates |
+//! | [`dns`] | the pods' names: answered from the mesh, or forwarded |
 //! | [`identity`] | certificates, and what their holders check |
 //! | [`admin`], [`readiness`], [`telemetry`] | what operators see |
 //!
@@ -25,6 +26,7 @@ pub mod app;
 pub mod clock;
 pub mod config;
 pub mod control_plane;
+pub mod dns;
 pub mod flow;
 pub mod headers;
 pub mod http_server;

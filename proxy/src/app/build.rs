@@ -3,12 +3,13 @@
 //! Everything that can go wrong goes wrong here, before anything runs: a process that is misconfigured says one line and
 //! ends, and takes nothing from whoever serves now.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use super::StartError;
-use super::hosting::Hosting;
+use super::hosting::{Dns, Hosting};
 use super::lead::{self, Control};
 use super::listeners::Listeners;
 use super::mesh::Mesh;
@@ -16,11 +17,12 @@ use super::node_agent::NodeAgent;
 use super::servers::{Servers, Shown};
 use crate::clock::Clock;
 use crate::config::{
-    self, AdminConfig, CertificateAuthorityConfig, DrainConfig, Environment, Http2Config, IdentityConfig,
-    InboundConfig, ListenerConfig, LocalXdsConfig, LocationConfig, LogConfig, PoolConfig, ProxyMode,
-    SocketConfig, WorkerConfig, XdsConfig,
+    self, AdminConfig, CertificateAuthorityConfig, DnsConfig, DrainConfig, Environment, Http2Config,
+    IdentityConfig, InboundConfig, ListenerConfig, LocalXdsConfig, LocationConfig, LogConfig, PoolConfig,
+    ProxyMode, SocketConfig, WorkerConfig, XdsConfig,
 };
 use crate::control_plane;
+use crate::dns;
 use crate::identity::{self, CertificateAuthority, FakeCaConfig, RootFiles};
 use crate::namespace::Namespace;
 use crate::pod::{Pods, WorkloadName};
@@ -64,6 +66,7 @@ impl Proxy {
         let inbound = InboundConfig::from_environment(environment)?;
         let identity = IdentityConfig::from_environment(environment)?;
         let xds = XdsConfig::from_environment(environment)?;
+        let dns = DnsConfig::from_environment(environment, &mode)?;
         let store = xds::Store::new();
         let static_config = load_local_mesh(environment, &store)?;
         let config = serde_json::json!({
@@ -76,6 +79,7 @@ impl Proxy {
             "inbound": inbound,
             "identity": identity,
             "xds": xds,
+            "dns": dns,
             "admin": admin,
             "drain": drain,
             "log": log,
@@ -95,7 +99,8 @@ impl Proxy {
         let authority = authority(environment, &identity, &mode)?;
         let (certificates, manager) = identity::start(authority, telemetry.control_plane().clone());
         let mesh = xds.map(|xds| Mesh::new(&xds, store.clone(), &telemetry)).transpose()?;
-        let resident = resident(&mode, &listeners, &sockets)?;
+        let names = dns.as_ref().map_or(&[][..], |dns| &dns.addresses);
+        let resident = resident(&mode, &listeners, names, &sockets)?;
 
         let shared = Arc::new(Shared {
             clock,
@@ -125,7 +130,8 @@ impl Proxy {
                 Ok((Worker::new(id, shared.clone(), mailbox, interval)?, handle))
             })
             .collect::<Result<Vec<_>, std::io::Error>>()?;
-        let hosting = Arc::new(Hosting::new(shared.clone(), listeners));
+        let dns = dns.map(|config| answer_names(config, &shared)).transpose()?;
+        let hosting = Arc::new(Hosting::new(shared.clone(), listeners, dns));
         let readiness = Readiness::default();
         let node_agent = match &mode {
             ProxyMode::Shared(config) => {
@@ -136,7 +142,15 @@ impl Proxy {
         let pods = node_agent.as_ref().map(|agent| agent.client().clone());
         let pending = Box::new(move || pods.as_ref().map(pending_pods).unwrap_or_default());
         let servers = Servers::bind(&admin, &shared, readiness, pending, log_handle, shown)?;
-        let control = Control::new(shared.clone(), &drain, Box::pin(manager), mesh, node_agent, servers);
+        let control = Control {
+            shared: shared.clone(),
+            drain,
+            manager: Box::pin(manager),
+            mesh,
+            node_agent,
+            hosting: hosting.clone(),
+            servers,
+        };
         Ok(Self { shared, workers, hosting, resident, control, log })
     }
 
@@ -212,15 +226,25 @@ fn authority(
 fn resident(
     mode: &ProxyMode,
     listeners: &ListenerConfig,
+    names: &[SocketAddr],
     sockets: &SocketConfig,
 ) -> Result<Option<(WorkloadName, Listeners)>, StartError> {
     Ok(match mode {
-        ProxyMode::Dedicated(workload) => Some((workload.clone(), Listeners::bind(listeners, sockets)?)),
+        ProxyMode::Dedicated(workload) => {
+            Some((workload.clone(), Listeners::bind(listeners, names, sockets)?))
+        }
         ProxyMode::Shared(shared) => match &shared.own {
             Some(own) => Some((own.clone(), Listeners::bind_own(listeners.hbone)?)),
             None => None,
         },
     })
+}
+
+/// Starts the thread that answers the pods' questions of names.
+fn answer_names(config: DnsConfig, shared: &Shared) -> std::io::Result<Dns> {
+    let (addresses, sockets) = (config.addresses.clone(), shared.sockets.clone());
+    let (proxy, _) = dns::start(config, sockets, shared.store.clone(), shared.telemetry.dns().clone())?;
+    Ok(Dns { proxy, addresses })
 }
 
 fn pending_pods(pods: &zds::Client) -> Vec<(Arc<str>, WorkloadName)> {

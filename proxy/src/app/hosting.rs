@@ -1,5 +1,6 @@
 //! How a pod begins and ceases to be served.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,6 +9,7 @@ use tokio::sync::oneshot;
 use super::lead::workers;
 use super::listeners::Listeners;
 use crate::config::ListenerConfig;
+use crate::dns::DnsProxy;
 use crate::namespace::Namespace;
 use crate::pod::{Pod, WorkloadName};
 use crate::shared::Shared;
@@ -18,13 +20,21 @@ use crate::zds::{PodHost, StartPodError, Starting, Stopping};
 pub(super) struct Hosting {
     shared: Arc<Shared>,
     listeners: ListenerConfig,
+    dns: Option<Dns>,
     /// Listeners are dealt out in turn, so that no worker accepts for everybody.
     dealt: AtomicUsize,
 }
 
+/// Who answers the pods' questions of names, and at which addresses.
+#[derive(Clone)]
+pub(super) struct Dns {
+    pub(super) proxy: DnsProxy,
+    pub(super) addresses: Vec<SocketAddr>,
+}
+
 impl Hosting {
-    pub(super) fn new(shared: Arc<Shared>, listeners: ListenerConfig) -> Self {
-        Self { shared, listeners, dealt: AtomicUsize::new(0) }
+    pub(super) fn new(shared: Arc<Shared>, listeners: ListenerConfig, dns: Option<Dns>) -> Self {
+        Self { shared, listeners, dns, dealt: AtomicUsize::new(0) }
     }
 
     /// Serves a pod whose listeners are bound.
@@ -43,6 +53,9 @@ impl Hosting {
             let WorkloadName { namespace, name, .. } = pod.workload();
             demand(&format!("{}//Pod/{namespace}/{name}", shared.location.cluster));
         }
+        if let (Some(dns), Some(sockets)) = (&self.dns, listeners.dns) {
+            dns.proxy.serve(pod.clone(), sockets);
+        }
         for (listening, listener) in listeners.sockets {
             let worker = self.dealt.fetch_add(1, Ordering::Relaxed) % workers(shared).len().max(1);
             shared.post(worker, Message::Listen(listening, listener, pod.clone()));
@@ -57,7 +70,8 @@ impl Hosting {
         namespace: Arc<Namespace>,
     ) -> Result<(), StartPodError> {
         let (config, sockets) = (self.listeners.clone(), self.shared.sockets.clone());
-        let bound = namespace.visit(move || Ok(Listeners::bind(&config, &sockets))).await;
+        let names = self.dns.as_ref().map_or_else(Vec::new, |dns| dns.addresses.clone());
+        let bound = namespace.visit(move || Ok(Listeners::bind(&config, &names, &sockets))).await;
         let listeners = bound.map_err(StartPodError::Namespace)??;
         let pod = self.serve(uid, workload, namespace, listeners);
         tracing::info!(uid = %pod.uid(), pod = %pod.workload(), "the pod is served");
@@ -67,19 +81,36 @@ impl Hosting {
     async fn stop_pod(&self, uid: &str) {
         let Some(pod) = self.shared.pods.remove(uid) else { return };
         pod.retire();
-        let ended = workers(&self.shared).map(|worker| {
-            let (done, ended) = oneshot::channel();
+        if let Some(dns) = &self.dns {
+            dns.proxy.stop(&pod).await;
+        }
+        // Twice: what was on its way from one worker to another has arrived, and was turned away, before the second.
+        for _ in 0..2 {
+            self.remove_from_workers(&pod).await;
+        }
+        tracing::info!(uid = %pod.uid(), pod = %pod.workload(), "the pod is served no more");
+    }
+
+    async fn remove_from_workers(&self, pod: &Arc<Pod>) {
+        let removals = workers(&self.shared).map(|worker| {
+            let (done, removed) = oneshot::channel();
             let reply = Box::new(move |()| {
                 let _ = done.send(());
             });
             self.shared.post(worker, Message::RemovePod(pod.clone(), reply));
-            ended
+            removed
         });
-        for ended in ended.collect::<Vec<_>>() {
+        for removed in removals.collect::<Vec<_>>() {
             // A worker that has ended holds nothing.
-            let _ = ended.await;
+            let _ = removed.await;
         }
-        tracing::info!(uid = %pod.uid(), pod = %pod.workload(), "the pod is served no more");
+    }
+
+    /// Questions of names are left to whoever serves the pods next.
+    pub(super) fn drain(&self) {
+        if let Some(dns) = self.dns.clone() {
+            tokio::spawn(async move { dns.proxy.drain().await });
+        }
     }
 }
 

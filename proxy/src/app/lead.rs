@@ -10,6 +10,7 @@ use drain::machine::{Action, Event, Left};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use super::hosting::Hosting;
 use super::mesh::{self, Mesh};
 use super::node_agent::NodeAgent;
 use super::servers::Servers;
@@ -19,31 +20,18 @@ use crate::worker::Message;
 
 /// What the control thread runs.
 pub(super) struct Control {
-    shared: Arc<Shared>,
-    machine: DrainMachine,
-    manager: Manager,
-    mesh: Option<Mesh>,
-    node_agent: Option<NodeAgent>,
-    servers: Servers,
+    pub(super) shared: Arc<Shared>,
+    /// How long the process's end may take.
+    pub(super) drain: DrainConfig,
+    pub(super) manager: Manager,
+    pub(super) mesh: Option<Mesh>,
+    pub(super) node_agent: Option<NodeAgent>,
+    pub(super) hosting: Arc<Hosting>,
+    pub(super) servers: Servers,
 }
 
 /// The manager of certificates.
 pub(super) type Manager = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-impl Control {
-    /// `drain` says how long the process's end may take.
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        drain: &DrainConfig,
-        manager: Manager,
-        mesh: Option<Mesh>,
-        node_agent: Option<NodeAgent>,
-        servers: Servers,
-    ) -> Self {
-        let deadline = u64::try_from(drain.deadline.as_millis()).unwrap_or(u64::MAX);
-        Self { shared, machine: DrainMachine::new(deadline), manager, mesh, node_agent, servers }
-    }
-}
 
 /// Runs the control thread until the process may end.
 pub(super) fn lead(control: Control) -> ExitCode {
@@ -58,7 +46,9 @@ pub(super) fn lead(control: Control) -> ExitCode {
 
 impl Control {
     async fn run(self) -> ExitCode {
-        let Self { shared, mut machine, manager, mesh, node_agent, servers } = self;
+        let Self { shared, drain, manager, mesh, node_agent, hosting, servers } = self;
+        let deadline = u64::try_from(drain.deadline.as_millis()).unwrap_or(u64::MAX);
+        let mut machine = DrainMachine::new(deadline);
         tokio::spawn(manager);
         let mut running = match servers.start() {
             Ok(running) => running,
@@ -112,6 +102,9 @@ impl Control {
             for action in actions {
                 if let Action::Exit { code } = action {
                     return ExitCode::from(code);
+                }
+                if action == Action::StopAccepting {
+                    hosting.drain();
                 }
                 carry_out(action, &shared, &emptied).await;
             }

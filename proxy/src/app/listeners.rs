@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use super::StartError;
 use crate::config::{ListenerConfig, SocketConfig, Transparent};
+use crate::dns::{self, DnsSockets};
 use crate::socket::{self, ListenerKind};
 use crate::worker::Listening;
 use crate::zds::StartPodError;
@@ -21,13 +22,19 @@ pub(super) struct ListenError {
 /// Bound, and waiting for somebody who accepts.
 pub(super) struct Listeners {
     pub(super) sockets: Vec<(Listening, TcpListener)>,
+    /// Where the pod's questions of names come in, if they are answered.
+    pub(super) dns: Option<DnsSockets>,
     /// They can take and give foreign addresses: applications see where connections really come from.
     pub(super) transparent: bool,
 }
 
 impl Listeners {
-    /// Everything that a pod needs.
-    pub(super) fn bind(config: &ListenerConfig, sockets: &SocketConfig) -> Result<Self, ListenError> {
+    /// Everything that a pod needs; names are answered at these addresses.
+    pub(super) fn bind(
+        config: &ListenerConfig,
+        names: &[SocketAddr],
+        sockets: &SocketConfig,
+    ) -> Result<Self, ListenError> {
         let mut wanted = vec![
             (Listening::Outbound, config.outbound, ListenerKind::Users),
             (Listening::Passthrough, config.passthrough, ListenerKind::Users),
@@ -51,7 +58,11 @@ impl Listeners {
             let what = listening.name();
             bound.push((listening, listen().map_err(|error| ListenError { what, address, error })?));
         }
-        Ok(Self { sockets: bound, transparent })
+        let dns = names.first().map(|first| {
+            let bound = dns::bind(names, sockets, config.reuse_port);
+            bound.map_err(|error| ListenError { what: "DNS", address: *first, error })
+        });
+        Ok(Self { sockets: bound, dns: dns.transpose()?, transparent })
     }
 
     /// Only tunnels, for this process as a workload of its own: what peers want of it lies on its other ports.
@@ -60,7 +71,7 @@ impl Listeners {
         let what = "own HBONE";
         let listener = socket::listen(address, ListenerKind::Tunnels, false, &plain)
             .map_err(|error| ListenError { what, address, error })?;
-        Ok(Self { sockets: vec![(Listening::Tunnels, listener)], transparent: false })
+        Ok(Self { sockets: vec![(Listening::Tunnels, listener)], dns: None, transparent: false })
     }
 }
 
