@@ -129,9 +129,10 @@ async fn an_open_connection_is_shown(variant: Variant) {
     for (node, direction) in [(&client, "outbound"), (&server, "inbound")] {
         // A tunnel is shown by nobody for the moment that it moves.
         let mut shown = Vec::new();
-        wait::until("stream and tunnel are shown", || {
+        // Bytes are counted once they are written, so the application may have them first.
+        wait::until("stream and tunnel are shown, and the bytes", || {
             shown = list(node);
-            shown.len() == 2
+            shown.len() == 2 && shown.iter().any(|entry| entry["bytesReceived"] == 5)
         })
         .await;
         let stream = shown.iter().find(|entry| {
