@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use demo::addresses::LoopbackAddresses;
 use demo::control_plane::{Authority, Cluster, Replica, Statistics};
-use demo::node::{Node, NodeConfig, PORTS, Proxy};
+use demo::node::{Node, NodeConfig, PORTS, Proxy, Serves};
 use demo::place::Place;
 use xds::resource::HealthStatus;
 
@@ -82,10 +82,12 @@ impl Following {
         let local = population.workload(0, HealthStatus::Healthy);
         let config = NodeConfig {
             name: local.node.to_string(),
-            workload: format!("{}/{}/{}", local.namespace, local.name, local.service_account),
+            serves: Serves::Workload {
+                info: format!("{}/{}/{}", local.namespace, local.name, local.service_account),
+                bind: Some(addresses.client),
+            },
             control: replica.control(&local.identity())?,
             place: Place::Here,
-            bind: Some(addresses.client),
             workers: setting.workers,
             move_interval: None,
             environment: Vec::new(),

@@ -200,7 +200,8 @@ fn quoted(text: &str) -> String {
     scalar
 }
 
-const CLUSTER: &str = "Kubernetes";
+/// The id of the cluster, Istio's default.
+pub const CLUSTER: &str = "Kubernetes";
 
 #[cfg(test)]
 mod tests {

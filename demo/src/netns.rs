@@ -9,9 +9,9 @@
 //! ```
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::{self, Command};
+use std::process::{self, Command, Stdio};
 use std::sync::Arc;
 
 use crate::node::{INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, TUNNEL_PORT};
@@ -70,13 +70,10 @@ impl Namespaces {
     /// # Errors
     /// Not root, a tool is not installed, or a command fails. What was made until then is removed.
     pub fn create() -> Result<Self, NetnsError> {
-        let missing = missing(rustix::process::geteuid().is_root(), installed);
-        if !missing.is_empty() {
-            return Err(NetnsError::Missing { missing });
-        }
+        check_missing()?;
         let id = process::id();
-        let client = Namespace::add(format!("demo-{id}-client"))?;
-        let server = Namespace::add(format!("demo-{id}-server"))?;
+        let client = Namespace::create(&format!("demo-{id}-client"))?;
+        let server = Namespace::create(&format!("demo-{id}-server"))?;
         let (from, to) = (&client.name, &server.name);
         command(&format!("ip link add eth0 netns {from} type veth peer name eth0 netns {to}"))?;
         client.set_up(Self::CLIENT)?;
@@ -116,6 +113,11 @@ fn inbound_rules() -> Vec<String> {
     ]
 }
 
+fn check_missing() -> Result<(), NetnsError> {
+    let missing = missing(rustix::process::geteuid().is_root(), installed);
+    if missing.is_empty() { Ok(()) } else { Err(NetnsError::Missing { missing }) }
+}
+
 fn missing(root: bool, installed: impl Fn(&str) -> bool) -> Vec<String> {
     let mut missing = Vec::new();
     if !root {
@@ -143,9 +145,14 @@ impl Namespace {
     ///
     /// # Errors
     /// Something that is needed is not there, or the name is taken.
-    pub fn create(name: String) -> Result<Self, NetnsError> {
-        let missing = missing(rustix::process::geteuid().is_root(), installed);
-        if missing.is_empty() { Self::add(name) } else { Err(NetnsError::Missing { missing }) }
+    pub fn create(name: &str) -> Result<Self, NetnsError> {
+        check_missing()?;
+        command(&format!("ip netns add {name}"))?;
+        let opened = Self::open(name);
+        if opened.is_err() {
+            command(&format!("ip netns del {name}"))?;
+        }
+        opened
     }
 
     /// Its name.
@@ -153,14 +160,27 @@ impl Namespace {
         &self.name
     }
 
-    fn add(name: String) -> Result<Self, NetnsError> {
-        command(&format!("ip netns add {name}"))?;
+    /// Makes empty ones at once, which is faster than one by one.
+    ///
+    /// # Errors
+    /// As [`Namespace::create`]; then none is left.
+    pub fn create_all(names: &[String]) -> Result<Vec<Self>, NetnsError> {
+        check_missing()?;
+        let all = |verb: &str| names.iter().map(|name| format!("netns {verb} {name}\n")).collect::<String>();
+        let created = command_with("ip -batch -", &all("add"));
+        let opened = created.and_then(|()| names.iter().map(|name| Self::open(name)).collect());
+        if opened.is_err() {
+            // Some were never made. Those that were opened are removed already.
+            command_with("ip -force -batch -", &all("del")).ok();
+        }
+        opened
+    }
+
+    fn open(name: &str) -> Result<Self, NetnsError> {
+        let name = name.to_owned();
         match File::open(format!("/run/netns/{name}")) {
             Ok(file) => Ok(Self { name, file: Arc::new(file) }),
-            Err(source) => {
-                command(&format!("ip netns del {name}"))?;
-                Err(NetnsError::Open { name, source })
-            }
+            Err(source) => Err(NetnsError::Open { name, source }),
         }
     }
 
@@ -169,6 +189,11 @@ impl Namespace {
         command(&format!("ip -n {name} address add {address}/16 dev eth0"))?;
         command(&format!("ip -n {name} link set lo up"))?;
         command(&format!("ip -n {name} link set eth0 up"))
+    }
+
+    /// An open file of it, which keeps it alive: what is passed to a proxy.
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// The namespace as a place to run things in.
@@ -190,10 +215,25 @@ impl Drop for Namespace {
 /// # Errors
 /// It cannot be run, or it failed.
 pub fn command(line: &str) -> Result<(), NetnsError> {
+    command_with(line, "")
+}
+
+/// Runs a command line of plain words that reads `input`.
+///
+/// # Errors
+/// It cannot be run, or it failed.
+pub fn command_with(line: &str, input: &str) -> Result<(), NetnsError> {
     let failed = |said: String| NetnsError::Command { command: line.to_owned(), said };
     let mut words = line.split(' ');
     let program = words.next().unwrap_or_default();
-    let output = Command::new(program).args(words).output().map_err(|error| failed(error.to_string()))?;
+    let mut command = Command::new(program);
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A command that does not read to the end has failed, and says why.
+        pipe.write_all(input.as_bytes()).ok();
+    }
+    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
         return Ok(());
     }
@@ -228,5 +268,7 @@ mod tests {
         let error = command("false").expect_err("false fails");
         assert!(error.to_string().starts_with("`false` failed: exit status: 1"), "{error}");
         assert!(command("true").is_ok());
+        assert!(command_with("grep -q word", "a word\n").is_ok());
+        assert!(command_with("grep -q word", "another\n").is_err());
     }
 }

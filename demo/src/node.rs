@@ -13,11 +13,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::addresses::alone;
 use crate::place::{Place, PlaceError};
 
+mod environment;
 pub mod http;
 pub mod metrics;
+mod serves;
 
+use environment::environment;
 use http::{Answer, HttpError};
 use metrics::Metrics;
+pub use serves::{OwnPod, Serves};
 
 /// The port of the admin pages.
 pub const ADMIN_PORT: u16 = 15_000;
@@ -96,16 +100,14 @@ pub enum Control {
 /// What a node is started with.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
-    /// The node's name, also for messages and files.
+    /// The node's name for messages and files.
     pub name: String,
-    /// The workload that the node serves: `namespace/name/service account`.
-    pub workload: String,
+    /// Whom it serves.
+    pub serves: Serves,
     /// Where it learns of the cluster and gets its certificates.
     pub control: Control,
     /// The network namespace.
     pub place: Place,
-    /// The address of all its listeners; `None` is all addresses of the namespace.
-    pub bind: Option<IpAddr>,
     /// Data-plane threads.
     pub workers: usize,
     /// How often every tunnel moves to the next worker; `None` is never.
@@ -270,7 +272,7 @@ impl Node {
                 program: proxy.program.clone(),
                 source,
             })?;
-        let pages = config.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let pages = config.serves.bind().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         Ok(Self { name, child, place: config.place.clone(), pages, log })
     }
 
@@ -411,8 +413,8 @@ const LAST_WORDS: usize = 12;
 
 fn check_ports(config: &NodeConfig) -> Result<(), NodeError> {
     let _alone = alone();
-    let ip = config.bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    for port in PORTS {
+    let ip = config.serves.bind().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    for &port in config.serves.ports() {
         let address = SocketAddr::new(ip, port);
         TcpListener::bind(address).map_err(|source| NodeError::PortBusy {
             node: config.name.clone(),
@@ -427,57 +429,16 @@ fn mesh_file(config: &NodeConfig) -> PathBuf {
     config.directory.join(format!("{}.yaml", config.name))
 }
 
-fn environment(config: &NodeConfig) -> Vec<(String, String)> {
-    let inherited = ["PATH", "RUST_LOG"];
-    let mut variables: Vec<(String, String)> =
-        inherited.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect();
-    let mut set = |name: &str, value: &str| variables.push((name.to_owned(), value.to_owned()));
-    set("PROXY_MODE", "dedicated");
-    set("PROXY_WORKLOAD_INFO", &config.workload);
-    set("NODE_NAME", &config.name);
-    match &config.control {
-        Control::File { .. } => {
-            set("LOCAL_XDS_PATH", &mesh_file(config).to_string_lossy());
-            set("XDS_ADDRESS", "");
-            set("FAKE_CA", "true");
-        }
-        Control::ControlPlane { address, root, token } => {
-            set("XDS_ADDRESS", address);
-            set("CA_ADDRESS", address);
-            set("XDS_ROOT_CA", &root.to_string_lossy());
-            set("CA_ROOT_CA", &root.to_string_lossy());
-            set("AUTH_TOKEN", &token.to_string_lossy());
-        }
-    }
-    set("ISTIO_META_DNS_CAPTURE", "false");
-    set("UNSTABLE_ENABLE_SOCKS5", "true");
-    set("ENABLE_ORIG_SRC", "false");
-    set("CONNECTION_TERMINATION_DEADLINE", "2s");
-    set("ZTUNNEL_WORKER_THREADS", &config.workers.to_string());
-    set(STOP_WITH_STDIN, "true");
-    if let Some(ip) = config.bind {
-        set("BIND_ADDRESS", &ip.to_string());
-    }
-    if let Some(interval) = config.move_interval {
-        set("TUNNEL_MOVE_INTERVAL", &format!("{}ms", interval.as_millis()));
-    }
-    variables.extend_from_slice(&config.environment);
-    variables
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn config(directory: &Path, bind: IpAddr) -> NodeConfig {
         NodeConfig {
             name: "node-test".to_owned(),
-            workload: "demo/test/test".to_owned(),
+            serves: Serves::Workload { info: "demo/test/test".to_owned(), bind: Some(bind) },
             control: Control::File { mesh: "workloads: []\n".to_owned() },
             place: Place::Here,
-            bind: Some(bind),
             workers: 2,
             move_interval: Some(Duration::from_millis(50)),
             environment: Vec::new(),
@@ -500,27 +461,6 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("node-test ended by itself (exit status: 3)"), "{text}");
         assert!(text.contains("I am demo/test/test, moving every 50ms"), "{text}");
-    }
-
-    #[test]
-    fn a_node_is_told_where_its_control_plane_is() {
-        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let mut config = config(Path::new("/logs"), ip);
-        let set = |config: &NodeConfig| environment(config).into_iter().collect::<BTreeMap<_, _>>();
-        let file = set(&config);
-        assert_eq!((&*file["LOCAL_XDS_PATH"], &*file["FAKE_CA"]), ("/logs/node-test.yaml", "true"));
-        assert_eq!((&*file["XDS_ADDRESS"], file.get("CA_ADDRESS")), ("", None));
-
-        config.control = Control::ControlPlane {
-            address: "https://127.0.0.1:15012".to_owned(),
-            root: "/r".into(),
-            token: "/t".into(),
-        };
-        let remote = set(&config);
-        assert_eq!((&*remote["XDS_ADDRESS"], &*remote["XDS_ROOT_CA"]), ("https://127.0.0.1:15012", "/r"));
-        assert_eq!((&*remote["CA_ADDRESS"], &*remote["CA_ROOT_CA"]), ("https://127.0.0.1:15012", "/r"));
-        assert_eq!(&*remote["AUTH_TOKEN"], "/t");
-        assert_eq!((remote.get("LOCAL_XDS_PATH"), remote.get("FAKE_CA")), (None, None));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::addresses::{LoopbackAddresses, NoAddresses};
 use crate::istiod::{Istiod, IstiodError};
 use crate::mesh::{Mesh, NAMESPACE, Service, Workload};
 use crate::netns::{Namespaces, NetnsError, PACKET_MARK};
-use crate::node::{Node, NodeConfig, NodeError, PORTS, Proxy};
+use crate::node::{Node, NodeConfig, NodeError, PORTS, Proxy, Serves};
 use crate::place::Place;
 use crate::traffic::{ApplicationError, Clients, Dial, Plan, Server};
 
@@ -147,10 +147,12 @@ impl Stage {
         let config = |workload: &Workload, number: usize, spot: &Spot| -> Result<NodeConfig, StageError> {
             Ok(NodeConfig {
                 name: workload.node.clone(),
-                workload: workload.proxy_workload_info(),
+                serves: Serves::Workload {
+                    info: workload.proxy_workload_info(),
+                    bind: matches!(site.kind, Kind::Loopback(_)).then_some(spot.address),
+                },
                 control: istiod.control(number, workload)?,
                 place: spot.place.clone(),
-                bind: matches!(site.kind, Kind::Loopback(_)).then_some(spot.address),
                 workers: settings.workers,
                 move_interval: settings.move_interval,
                 environment: site.environment().chain(settings.environment.clone()).collect(),

@@ -87,12 +87,12 @@ impl Pods {
     fn try_create() -> Result<Self, NetnsError> {
         static CREATED: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("t{}-{}", process::id(), CREATED.fetch_add(1, Ordering::Relaxed));
-        let network = Namespace::create(format!("{prefix}-network"))?;
+        let network = Namespace::create(&format!("{prefix}-network"))?;
         let switch = network.name();
         command(&format!("ip -n {switch} link add bridge type bridge"))?;
         command(&format!("ip -n {switch} link set bridge up"))?;
         let pod = |pod: Pod| {
-            let namespace = Namespace::create(format!("{prefix}-{}", pod.name()))?;
+            let namespace = Namespace::create(&format!("{prefix}-{}", pod.name()))?;
             let (name, port, address) = (namespace.name(), pod.name(), pod.address());
             command(&format!("ip link add eth0 netns {name} type veth peer name {port} netns {switch}"))?;
             command(&format!("ip -n {switch} link set {port} master bridge up"))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use demo::addresses::LoopbackAddresses;
 use demo::mesh::{Mesh, Service, Workload};
-use demo::node::{Control, Node, NodeConfig, PORTS, Proxy};
+use demo::node::{Control, Node, NodeConfig, PORTS, Proxy, Serves};
 use demo::place::Place;
 use demo::traffic::Server;
 use rustls::ClientConfig;
@@ -207,10 +207,9 @@ impl World {
         };
         NodeConfig {
             name: workload.node.clone(),
-            workload: workload.proxy_workload_info(),
+            serves: Serves::Workload { info: workload.proxy_workload_info(), bind: Some(self.ip(host)) },
             control,
             place: Place::Here,
-            bind: Some(self.ip(host)),
             workers,
             move_interval,
             environment: own.into_iter().chain(more).collect(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use demo::mesh::{Mesh, Workload};
 use demo::netns::PACKET_MARK;
-use demo::node::{Control, Node, NodeConfig, Proxy};
+use demo::node::{Control, Node, NodeConfig, Proxy, Serves};
 use demo::place::Place;
 use demo::traffic::conversation::{ConversationError, Head, Pattern, Receiver, Sender};
 use demo::traffic::pattern::{Cursor, Direction};
@@ -143,10 +143,9 @@ impl Scene {
             let set = |name: &str, value: String| (name.to_owned(), value);
             let config = NodeConfig {
                 name: workload.node.clone(),
-                workload: workload.proxy_workload_info(),
+                serves: Serves::Workload { info: workload.proxy_workload_info(), bind: None },
                 control: Control::File { mesh: mesh.to_string() },
                 place: pods.place(pod),
-                bind: None,
                 workers: 2,
                 move_interval: None,
                 environment: vec![

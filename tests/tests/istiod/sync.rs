@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use demo::node::{Control, Node, NodeConfig, READINESS_PORT};
+use demo::node::{Control, Node, NodeConfig, READINESS_PORT, Serves};
 use tests::istiod::{Istiod, NAME, PORT, connected};
 use tests::relay::Relay;
 use tests::said::{Since, dump};
@@ -95,7 +95,8 @@ fn config(world: &World, given: &Given, relay: SocketAddr) -> NodeConfig {
     let environment =
         [("ALT_XDS_HOSTNAME", &*given.name), ("ALT_CA_HOSTNAME", &*given.name), ("NODE_NAME", "")];
     let config = world.config(Host::Client, control, &environment);
-    NodeConfig { workload: given.workload.clone(), ..config }
+    let serves = Serves::Workload { info: given.workload.clone(), bind: Some(world.ip(Host::Client)) };
+    NodeConfig { serves, ..config }
 }
 
 impl Given {

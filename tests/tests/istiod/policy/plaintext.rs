@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use demo::istiod::Istiod;
 use demo::mesh::{Mesh, Workload};
 use demo::netns::PACKET_MARK;
-use demo::node::{Node, NodeConfig, Proxy};
+use demo::node::{Node, NodeConfig, Proxy, Serves};
 use tests::istiod::PORT;
 use tests::pods::{Pod, Pods};
 use tests::said::Since;
@@ -73,10 +73,9 @@ impl Scene {
         let node = |number: usize| {
             let config = NodeConfig {
                 name: workloads[number].node.clone(),
-                workload: workloads[number].proxy_workload_info(),
+                serves: Serves::Workload { info: workloads[number].proxy_workload_info(), bind: None },
                 control: istiod.control(number, &workloads[number]).expect("a token"),
                 place: pods.place(proxied[number]),
-                bind: None,
                 workers: 2,
                 move_interval: Some(Duration::from_millis(5)),
                 environment: vec![
