@@ -9,12 +9,14 @@
 //! - [`process`]: what a process costs: memory, processor time, descriptors;
 //! - [`host`]: the data plane as a library, in the test's own process;
 //! - [`mover`]: two processes that pass their tunnels to one another;
+//! - [`cni`]: an istio-cni in miniature: the server of ZDS, and a proxy by script;
 //! - [`pods`]: network namespaces with the redirection of istio-cni;
 //! - [`wait`]: waiting for something to become true, with a limit.
 //!
 //! The tiers are in `tests/`. Nothing here sleeps to synchronise: all waiting is for a condition.
 
 pub mod certificates;
+pub mod cni;
 pub mod host;
 pub mod istiod;
 pub mod mover;
