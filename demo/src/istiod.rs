@@ -76,6 +76,16 @@ impl Istiod {
         &self.cluster
     }
 
+    /// Whom it trusts, and who signs.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The replicas that run, one for each spot.
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
+
     /// Ends every replica as if it were killed.
     pub fn kill(&mut self) {
         self.replicas.clear();

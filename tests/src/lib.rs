@@ -9,19 +9,23 @@
 //! - [`process`]: what a process costs: memory, processor time, descriptors;
 //! - [`host`]: the data plane as a library, in the test's own process;
 //! - [`mover`]: two processes that pass their tunnels to one another;
+//! - [`cluster`]: two Kubernetes nodes of network namespaces, their pods and proxies;
 //! - [`cni`]: an istio-cni in miniature: the server of ZDS, and a proxy by script;
-//! - [`pods`]: network namespaces with the redirection of istio-cni;
+//! - [`pods`]: three network namespaces, for proxies that serve one workload;
+//! - [`redirection`]: what istio-cni sets in a pod;
 //! - [`wait`]: waiting for something to become true, with a limit.
 //!
 //! The tiers are in `tests/`. Nothing here sleeps to synchronise: all waiting is for a condition.
 
 pub mod certificates;
+pub mod cluster;
 pub mod cni;
 pub mod host;
 pub mod istiod;
 pub mod mover;
 pub mod pods;
 pub mod process;
+pub mod redirection;
 pub mod relay;
 pub mod said;
 pub mod stock;

@@ -9,13 +9,14 @@
 //!            └──────────── a bridge, in a namespace of its own ┘
 //! ```
 
-use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use demo::netns::{Namespace, NetnsError, command};
 use demo::place::Place;
+
+use crate::redirection::{self, unless_missing};
 
 /// The pods. Dropping this removes their namespaces.
 #[derive(Debug)]
@@ -62,21 +63,7 @@ impl Pods {
     /// # Panics
     /// A command fails; or in CI (`CI=true`), where nothing may be left out, something is missing.
     pub fn create() -> Option<Self> {
-        match Self::try_create() {
-            Ok(pods) => Some(pods),
-            Err(NetnsError::Missing { missing })
-                if std::env::var("CI").is_ok_and(|value| value == "true") =>
-            {
-                panic!("CI must have {}", missing.join(" and "));
-            }
-            Err(NetnsError::Missing { missing }) => {
-                // Not by `eprintln`, which the test harness keeps to itself when a test passes.
-                let what = missing.join(" and ");
-                writeln!(io::stderr(), "\n*** SKIPPED: network namespaces need {what} ***\n").ok();
-                None
-            }
-            Err(error) => panic!("{error}"),
-        }
+        unless_missing(Self::try_create())
     }
 
     /// A pod's namespace.
@@ -103,30 +90,8 @@ impl Pods {
         };
         let pods = [pod(Pod::Client)?, pod(Pod::Server)?, pod(Pod::Plain)?];
         for proxied in [Pod::Client, Pod::Server] {
-            let place = pods[proxied as usize].place();
-            for rule in REDIRECTION {
-                place.run(|| command(rule))??;
-            }
+            redirection::install(&pods[proxied as usize].place())?;
         }
         Ok(Self { pods, _network: network })
     }
 }
-
-/// What istio-cni sets in a pod. The proxy's packets carry the mark 0x539 and are left alone. Where it connects to an
-/// application in the name of a foreign address, the answers would leave the pod: the connection gets the mark 0x111, by
-/// which they are led back to the proxy.
-const REDIRECTION: [&str; 10] = [
-    "iptables -w -t mangle -A PREROUTING -m mark --mark 0x539/0xfff -j CONNMARK --set-xmark 0x111/0xfff",
-    "iptables -w -t mangle -A OUTPUT -m connmark --mark 0x111/0xfff -j CONNMARK --restore-mark \
-     --nfmask 0xffffffff --ctmask 0xffffffff",
-    "iptables -w -t nat -A PREROUTING -s 169.254.7.127/32 -p tcp -j ACCEPT",
-    "iptables -w -t nat -A PREROUTING ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m mark ! --mark 0x539/0xfff \
-     -j REDIRECT --to-ports 15006",
-    "iptables -w -t nat -A OUTPUT -d 169.254.7.127/32 -p tcp -j ACCEPT",
-    "iptables -w -t nat -A OUTPUT -p tcp -m mark --mark 0x111/0xfff -j ACCEPT",
-    "iptables -w -t nat -A OUTPUT ! -d 127.0.0.1/32 -o lo -j ACCEPT",
-    "iptables -w -t nat -A OUTPUT ! -d 127.0.0.1/32 -p tcp -m mark ! --mark 0x539/0xfff \
-     -j REDIRECT --to-ports 15001",
-    "ip rule add fwmark 0x111/0xfff pref 32764 lookup 100",
-    "ip route add local 0.0.0.0/0 dev lo table 100",
-];

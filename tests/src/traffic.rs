@@ -25,7 +25,15 @@ impl Traffic {
     /// # Panics
     /// There are no threads.
     pub fn start(dial: Dial, servers: Vec<SocketAddr>, plan: Plan) -> Self {
-        let clients = Clients::start(&Place::Here, dial, servers, plan.clone()).expect("clients start");
+        Self::start_in(&Place::Here, dial, servers, plan)
+    }
+
+    /// As [`Traffic::start`], in another network namespace.
+    ///
+    /// # Panics
+    /// There are no threads, or no namespace.
+    pub fn start_in(place: &Place, dial: Dial, servers: Vec<SocketAddr>, plan: Plan) -> Self {
+        let clients = Clients::start(place, dial, servers, plan.clone()).expect("clients start");
         Self { clients, plan }
     }
 

@@ -1,0 +1,81 @@
+//! How the proxy of a Kubernetes node is started: as a pod of Istio's chart is.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use demo::node::Proxy;
+
+/// How a proxy is started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The program.
+    pub program: PathBuf,
+    /// What it may do.
+    pub confinement: Confinement,
+    /// Data-plane threads.
+    pub workers: usize,
+    /// How often every tunnel moves to the next worker; `None` is never.
+    pub move_interval: Option<Duration>,
+    /// More environment variables; they win over those that follow from the rest.
+    pub environment: Vec<(String, String)>,
+}
+
+/// What a process may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confinement {
+    /// What the test may.
+    None,
+    /// What the chart leaves to the proxy's container: user 0, group 1337, the capabilities `NET_ADMIN`, `SYS_ADMIN` and
+    /// `NET_RAW`, and a root file system that cannot be written to, but for the folder of istio-cni's socket.
+    Chart,
+}
+
+impl Launch {
+    /// A start of `program` with two workers and nothing special.
+    pub fn of(program: &str) -> Self {
+        Self {
+            program: program.into(),
+            confinement: Confinement::None,
+            workers: 2,
+            move_interval: None,
+            environment: Vec::new(),
+        }
+    }
+
+    /// The same, confined as by the chart.
+    #[must_use]
+    pub fn confined(mut self) -> Self {
+        self.confinement = Confinement::Chart;
+        self
+    }
+
+    /// The same with one more environment variable.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The command; `writable` is the folder of istio-cni's socket.
+    pub(super) fn proxy(&self, writable: &Path) -> Proxy {
+        let arguments = ["proxy", "ztunnel"].map(ToOwned::to_owned);
+        match self.confinement {
+            Confinement::None => Proxy { program: self.program.clone(), arguments: arguments.into() },
+            Confinement::Chart => {
+                let [program, writable] = [&*self.program, writable].map(|path| path.display().to_string());
+                let before = ["--mount", "--propagation", "private", "sh", "-ec", CONFINE, "sh"];
+                let before = before.map(ToOwned::to_owned).into_iter().chain([writable, program]);
+                Proxy { program: "unshare".into(), arguments: before.chain(arguments).collect() }
+            }
+        }
+    }
+}
+
+/// Each step replaces the process or ends before the next, so that the process that was started is the proxy in the end.
+const CONFINE: &str = "
+mount --bind \"$1\" \"$1\"
+mount -o remount,bind,ro /
+shift
+capabilities=-all,+net_admin,+sys_admin,+net_raw
+exec setpriv --regid 1337 --clear-groups --inh-caps=-all --bounding-set=$capabilities \"$@\"
+";
