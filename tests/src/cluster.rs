@@ -10,7 +10,7 @@
 //!
 //! Everything is named by the process and a count, and removed on drop. Calls block; they are for threads of tests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,13 +19,14 @@ use std::path::Path;
 use demo::istiod::Istiod;
 use demo::mesh::{Mesh, Protocol, Service, Workload};
 use demo::netns::NetnsError;
-use demo::node::{Node, NodeConfig, OwnPod, Serves};
+use demo::node::{Control, Node, NodeConfig, OwnPod, Serves};
 use demo::place::Place;
 use tempfile::TempDir;
 
 use crate::cni::message::WorkloadInfo;
 use crate::cni::{Cni, Timing, UpdateError};
-use crate::redirection::{self, PROBE_V4, PROBE_V6, unless_missing};
+use crate::redirection::{self, PROBE_V4, PROBE_V6};
+use crate::skipped::unless_missing;
 use crate::wait::PATIENCE;
 
 mod call;
@@ -35,6 +36,7 @@ mod pod;
 mod proxy;
 
 pub use call::{Call, Greeter};
+use dns::NameServer;
 use network::{Connected, Network, on_all};
 pub use pod::{NAME_SERVER, Pod, PodSpec};
 pub use proxy::{Confinement, Launch};
@@ -63,6 +65,8 @@ impl KubeNode {
 pub struct Cluster {
     cni: [Cni; 2],
     istiod: Istiod,
+    istiod_address: SocketAddr,
+    name_server: NameServer,
     /// Pods by uid.
     pods: BTreeMap<String, Connected>,
     /// Where proxies live or have lived.
@@ -88,7 +92,11 @@ impl Cluster {
         let mut network = Network::create()?;
         let istiod_place = network.connect(&["istiod"])?.remove(0);
         let directory = tempfile::tempdir().expect("a directory");
-        let spot = (istiod_place.place(), SocketAddr::new(istiod_place.v4(), ISTIOD_PORT));
+        let outside = SocketAddr::new(istiod_place.v4(), dns::PORT);
+        let name_server = NameServer::start(&istiod_place.place(), outside).expect("the name server listens");
+        fs::write(directory.path().join(RESOLVER), format!("nameserver {}\n", outside.ip())).expect("a file");
+        let istiod_address = SocketAddr::new(istiod_place.v4(), ISTIOD_PORT);
+        let spot = (istiod_place.place(), istiod_address);
         let mesh = Mesh::default();
         let istiod = Istiod::start(directory.path(), vec![spot], &mesh).expect("istiod listens");
         let account = proxy_workload(KubeNode::A, "ztunnel", istiod_place.v4()).identity();
@@ -101,6 +109,8 @@ impl Cluster {
         Ok(Self {
             cni,
             istiod,
+            istiod_address,
+            name_server,
             pods: BTreeMap::new(),
             proxies: Vec::new(),
             mesh,
@@ -175,8 +185,6 @@ impl Cluster {
     /// The namespaces of pods, with their redirection.
     fn make(&mut self, specs: &[PodSpec]) -> Vec<Pod> {
         let names: Vec<&str> = specs.iter().map(PodSpec::name).collect();
-        let taken: BTreeSet<&str> = names.iter().copied().collect();
-        assert_eq!(taken.len(), names.len(), "pods that are made at once need names of their own");
         let connected = self.network.connect(&names).expect("pods with a network");
         let mut pods = Vec::new();
         for (spec, place) in specs.iter().zip(connected) {
@@ -249,6 +257,16 @@ impl Cluster {
         &mut self.istiod
     }
 
+    /// The name server that proxies ask about what the mesh does not know.
+    pub fn name_server(&self) -> &NameServer {
+        &self.name_server
+    }
+
+    /// Where it is.
+    pub fn name_server_address(&self) -> SocketAddr {
+        SocketAddr::new(self.istiod_address.ip(), dns::PORT)
+    }
+
     /// The names of all network namespaces that it has made and not yet removed.
     pub fn namespaces(&self) -> Vec<&str> {
         let connected = self.pods.values().chain(&self.proxies).chain([&self.istiod_place]);
@@ -269,6 +287,7 @@ impl Cluster {
         let place = self.network.connect(&[&name]).expect("a pod for the proxy").remove(0);
         let account = proxy_workload(node, &name, place.v4());
         let socket = self.cni(node).path().to_owned();
+        let authority = self.istiod.authority();
         let folder = socket.parent().expect("a socket in a folder").to_owned();
         let config = NodeConfig {
             name: format!("{}-{name}", node.name()),
@@ -282,7 +301,12 @@ impl Cluster {
                     address: place.v4(),
                 },
             },
-            control: self.istiod.control(0, &account).expect("a token"),
+            // As istiod would say, also while it is away.
+            control: Control::ControlPlane {
+                address: format!("https://{}", self.istiod_address),
+                root: authority.root_file(),
+                token: authority.token(&account.identity().parse().expect("an identity")).expect("a token"),
+            },
             place: place.place(),
             workers: launch.workers,
             move_interval: launch.move_interval,
@@ -290,7 +314,8 @@ impl Cluster {
             directory: self.directory.path().to_owned(),
         };
         self.proxies.push(place);
-        Node::start(&launch.proxy(&folder), &config).expect("the proxy starts")
+        Node::start(&launch.proxy(&folder, &self.directory.path().join(RESOLVER)), &config)
+            .expect("the proxy starts")
     }
 
     /// As [`Cluster::launch`], and waits until it is ready.
@@ -343,3 +368,5 @@ fn proxy_workload(node: KubeNode, name: &str, address: IpAddr) -> Workload {
 const FIRST_SERVICE: u16 = 0x100;
 
 const ISTIOD_PORT: u16 = 15_012;
+/// The file that is a proxy's `/etc/resolv.conf`.
+const RESOLVER: &str = "resolv.conf";

@@ -28,6 +28,7 @@ pub mod process;
 pub mod redirection;
 pub mod relay;
 pub mod said;
+mod skipped;
 pub mod stock;
 pub mod traffic;
 pub mod wait;

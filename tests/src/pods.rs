@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use demo::netns::{Namespace, NetnsError, command};
 use demo::place::Place;
 
-use crate::redirection::{self, unless_missing};
+use crate::redirection;
+use crate::skipped::unless_missing;
 
 /// The pods. Dropping this removes their namespaces.
 #[derive(Debug)]

@@ -11,7 +11,6 @@
 //! Where the proxy connects to an application in the name of a foreign address, the answers would leave the pod: the
 //! connection gets the mark 0x111, by which they are led back to the proxy.
 
-use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use demo::netns::{NetnsError, command_with};
@@ -45,26 +44,6 @@ pub fn remove(pod: &Place) -> Result<(), NetnsError> {
         command_with("iptables-restore --wait", EMPTY)?;
         command_with("ip6tables-restore --wait", EMPTY)
     })?
-}
-
-/// What was made; `None` if this machine does not allow it, which is said.
-///
-/// # Panics
-/// Something else went wrong; or in CI (`CI=true`), where nothing may be left out, something is missing.
-pub(crate) fn unless_missing<T>(made: Result<T, NetnsError>) -> Option<T> {
-    match made {
-        Ok(made) => Some(made),
-        Err(NetnsError::Missing { missing }) if std::env::var("CI").is_ok_and(|value| value == "true") => {
-            panic!("CI must have {}", missing.join(" and "));
-        }
-        Err(NetnsError::Missing { missing }) => {
-            // Not by `eprintln`, which the test harness keeps to itself when a test passes.
-            let what = missing.join(" and ");
-            writeln!(io::stderr(), "\n*** SKIPPED: network namespaces need {what} ***\n").ok();
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
 }
 
 fn routes(everything: &str) -> String {

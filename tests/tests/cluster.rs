@@ -184,6 +184,27 @@ fn questions_for_names_are_led_to_the_proxy() {
 }
 
 #[test]
+fn there_is_a_name_server_outside_of_the_mesh() {
+    use tests::cluster::dns::{RecordType, Transport, ask};
+    let Some(mut cluster) = Cluster::create(Timing::ISTIO) else { return };
+    let pod = cluster.pods(&[PodSpec::new("plain", KubeNode::A).plain()]).remove(0);
+    let server = cluster.name_server_address();
+    cluster.name_server().know("known.example", OUTSIDE);
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let ask = |name, record| ask(pod.place(), server, transport, name, record).expect("an answer");
+        let known = ask("Known.example", RecordType::A);
+        assert_eq!((known.code, known.addresses(), known.authoritative), (0, vec![OUTSIDE], false));
+        let of_another_type = ask("known.example", RecordType::Mx);
+        assert_eq!((of_another_type.code, of_another_type.records.len()), (0, 0));
+        assert_eq!(ask("unknown.example", RecordType::Aaaa).code, 3);
+    }
+    let asked = cluster.name_server().asked();
+    let last = asked.last().expect("it was asked");
+    assert_eq!((asked.len(), &*last.name, last.record), (6, "unknown.example", 28));
+    assert_eq!((last.from, last.transport), (pod.at(0).ip(), Transport::Tcp));
+}
+
+#[test]
 fn istio_cni_passes_the_namespaces_of_its_nodes_pods() {
     let Some(mut cluster) = Cluster::create(Timing::UNLIMITED) else { return };
     let pods = cluster.pods(&[
@@ -208,7 +229,8 @@ fn istio_cni_passes_the_namespaces_of_its_nodes_pods() {
     cluster.end_pod(&new);
     let uid = new.uid();
     assert_eq!(consenting.join().expect("no panic"), [format!("add {uid}"), format!("delete {uid}")]);
-    let (_, consent) = cluster.start_pod(PodSpec::new("late", KubeNode::A));
+    // The name of one that is still there.
+    let (_, consent) = cluster.start_pod(PodSpec::new("here", KubeNode::A));
     consent.expect_err("nobody is there any more");
 }
 
@@ -223,6 +245,7 @@ folder=$(dirname "$INPOD_UDS")
     sed -n 's/^Cap\(Prm\|Eff\|Bnd\):\t//p' /proc/self/status | sort -u
     echo "$(id -u) $(id -g) $(id -G)"
     touch /etc/x 2>/dev/null || echo cannot write
+    sed s/[0-9.]*$/resolver/ /etc/resolv.conf
     cat "$AUTH_TOKEN" >/dev/null && echo can read its token
     echo "$PROXY_MODE $NODE_NAME $POD_NAME $*"
 } >"$folder/.found" 2>&1
@@ -238,6 +261,7 @@ read -r line
     let expected = "0000000000203000\n\
                     0 1337 1337\n\
                     cannot write\n\
+                    nameserver resolver\n\
                     can read its token\n\
                     shared node-b ztunnel-1 proxy ztunnel\n";
     assert_eq!(fs::read_to_string(found).expect("a file"), expected);
@@ -248,4 +272,5 @@ read -r line
 
 const SHORT: Duration = Duration::from_millis(200);
 const APPLICATION: u16 = 8_080;
+const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const DNS_PORT: u16 = 15_053;

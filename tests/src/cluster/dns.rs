@@ -1,4 +1,4 @@
-//! A resolver as an application has it: one question, one answer (RFC 1035), written down anew.
+//! Names (RFC 1035), written down anew: a resolver as an application has it, and a server outside of the mesh.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -6,6 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use demo::place::Place;
 
 use crate::wait::PATIENCE;
+
+mod server;
+
+pub use server::{NameServer, Question};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +139,9 @@ fn question(id: u16, name: &str, record: RecordType) -> Vec<u8> {
     message.extend(INTERNET.to_be_bytes());
     message
 }
+
+/// The port of name servers.
+pub const PORT: u16 = 53;
 
 const INTERNET: u16 = 1;
 

@@ -67,15 +67,15 @@ impl Network {
 
     /// Makes namespaces with these names and connects them.
     pub(super) fn connect(&mut self, names: &[&str]) -> Result<Vec<Connected>, NetnsError> {
-        let names: Vec<String> = names.iter().map(|name| format!("{}-{name}", self.prefix)).collect();
-        let namespaces = Namespace::create_all(&names)?;
-        let connected: Vec<Connected> = namespaces
-            .into_iter()
-            .map(|namespace| {
-                self.connected += 1;
-                Connected { namespace, number: self.connected }
-            })
-            .collect();
+        let numbers = self.connected + 1..;
+        // With their numbers: a name may come again while its first bearer is still there.
+        let numbered = names.iter().zip(numbers.clone());
+        let names: Vec<String> =
+            numbered.map(|(name, number)| format!("{}-{number}-{name}", self.prefix)).collect();
+        let namespaces = Namespace::create_all(&names)?.into_iter().zip(numbers);
+        let connected: Vec<Connected> =
+            namespaces.map(|(namespace, number)| Connected { namespace, number }).collect();
+        self.connected += u16::try_from(connected.len()).expect("not so many namespaces");
         let switch = self.switch.name();
         let (mut cables, mut ports) = (String::new(), String::new());
         for one in &connected {

@@ -38,6 +38,13 @@ impl PodSpec {
         self
     }
 
+    /// The same with another service account.
+    #[must_use]
+    pub fn account(mut self, name: &str) -> Self {
+        self.workload.service_account = name.to_owned();
+        self
+    }
+
     /// The same as an endpoint of all ports of a service.
     #[must_use]
     pub fn serving(mut self, service: &Service) -> Self {
@@ -179,4 +186,4 @@ impl Pod {
 }
 
 /// The cluster's name server as pods know it. Nothing has this address: proxies take what is sent there.
-pub const NAME_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)), 53);
+pub const NAME_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)), dns::PORT);

@@ -56,26 +56,33 @@ impl Launch {
         self
     }
 
-    /// The command; `writable` is the folder of istio-cni's socket.
-    pub(super) fn proxy(&self, writable: &Path) -> Proxy {
-        let arguments = ["proxy", "ztunnel"].map(ToOwned::to_owned);
-        match self.confinement {
-            Confinement::None => Proxy { program: self.program.clone(), arguments: arguments.into() },
-            Confinement::Chart => {
-                let [program, writable] = [&*self.program, writable].map(|path| path.display().to_string());
-                let before = ["--mount", "--propagation", "private", "sh", "-ec", CONFINE, "sh"];
-                let before = before.map(ToOwned::to_owned).into_iter().chain([writable, program]);
-                Proxy { program: "unshare".into(), arguments: before.chain(arguments).collect() }
-            }
-        }
+    /// The command; `writable` is the folder of istio-cni's socket, `resolver` what shall be in place of
+    /// `/etc/resolv.conf`.
+    pub(super) fn proxy(&self, writable: &Path, resolver: &Path) -> Proxy {
+        let script = match self.confinement {
+            Confinement::None => UNCONFINED,
+            Confinement::Chart => CONFINED,
+        };
+        let before = ["--mount", "--propagation", "private", "sh", "-ec", script, "sh"];
+        let paths = [resolver, writable, &self.program].map(|path| path.display().to_string());
+        let arguments = before.map(ToOwned::to_owned).into_iter().chain(paths);
+        let arguments = arguments.chain(["proxy", "ztunnel"].map(ToOwned::to_owned));
+        Proxy { program: "unshare".into(), arguments: arguments.collect() }
     }
 }
 
 /// Each step replaces the process or ends before the next, so that the process that was started is the proxy in the end.
-const CONFINE: &str = "
-mount --bind \"$1\" \"$1\"
+const UNCONFINED: &str = "
+mount --bind \"$1\" /etc/resolv.conf
+shift 2
+exec \"$@\"
+";
+
+const CONFINED: &str = "
+mount --bind \"$1\" /etc/resolv.conf
+mount --bind \"$2\" \"$2\"
 mount -o remount,bind,ro /
-shift
+shift 2
 capabilities=-all,+net_admin,+sys_admin,+net_raw
 exec setpriv --regid 1337 --clear-groups --inh-caps=-all --bounding-set=$capabilities \"$@\"
 ";
