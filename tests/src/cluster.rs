@@ -278,7 +278,8 @@ impl Cluster {
         self.directory.path()
     }
 
-    /// Starts a proxy on a node, in a pod of its own, and does not wait for it. There can be several on one node.
+    /// Starts a proxy on a node, in a pod of its own, and does not wait for it. There can be several on one node. istiod tells
+    /// of each as a workload of the mesh.
     ///
     /// # Panics
     /// It cannot be started.
@@ -286,6 +287,8 @@ impl Cluster {
         let name = format!("ztunnel-{}", self.proxies.len() + 1);
         let place = self.network.connect(&[&name]).expect("a pod for the proxy").remove(0);
         let account = proxy_workload(node, &name, place.v4());
+        self.mesh.workloads.push(Workload { protocol: Protocol::Hbone, ..account.clone() });
+        self.publish();
         let socket = self.cni(node).path().to_owned();
         let authority = self.istiod.authority();
         let folder = socket.parent().expect("a socket in a folder").to_owned();
@@ -328,6 +331,11 @@ impl Cluster {
             panic!("{error}");
         }
         proxy
+    }
+
+    /// The addresses of the pods in which proxies were started, the latest last.
+    pub fn proxy_addresses(&self) -> Vec<IpAddr> {
+        self.proxies.iter().map(Connected::v4).collect()
     }
 
     /// Calls a pod as the kubelet's probes do.

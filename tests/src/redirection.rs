@@ -39,12 +39,24 @@ pub fn install(pod: &Place) -> Result<(), NetnsError> {
 /// # Errors
 /// A command fails.
 pub fn remove(pod: &Place) -> Result<(), NetnsError> {
-    const EMPTY: &str = "*mangle\nCOMMIT\n*raw\nCOMMIT\n*nat\nCOMMIT\n";
+    // With the last rule that needs it, the kernel ceases to track connections, sooner or later: applications whose
+    // connections were redirected may hear no more of them, not even their end.
+    let rules: String = ["mangle", "raw", "nat"].map(|table| format!("*{table}\n{WITHOUT}COMMIT\n")).concat();
     pod.run(|| {
-        command_with("iptables-restore --wait", EMPTY)?;
-        command_with("ip6tables-restore --wait", EMPTY)
+        command_with("iptables-restore --wait --noflush", &rules)?;
+        command_with("ip6tables-restore --wait --noflush", &rules)
     })?
 }
+
+/// What is taken out of each table.
+const WITHOUT: &str = "\
+-D PREROUTING -j ISTIO_PRERT
+-D OUTPUT -j ISTIO_OUTPUT
+-F ISTIO_PRERT
+-F ISTIO_OUTPUT
+-X ISTIO_PRERT
+-X ISTIO_OUTPUT
+";
 
 fn routes(everything: &str) -> String {
     format!(

@@ -26,6 +26,16 @@ pub enum Variant {
     Moving,
 }
 
+impl Variant {
+    /// The number of workers, and how often every tunnel moves.
+    pub fn workers(self) -> (usize, Option<Duration>) {
+        match self {
+            Self::Still => (1, None),
+            Self::Moving => (2, Some(Duration::from_millis(5))),
+        }
+    }
+}
+
 /// Makes a test of each function for each [`Variant`]: `name::still` and `name::moving`.
 #[macro_export]
 macro_rules! in_both_variants {
@@ -201,10 +211,7 @@ impl World {
         let own = [("FAKE_CA_ROOT_CERT", certificate), ("FAKE_CA_ROOT_KEY", key)]
             .map(|(name, path)| (name.to_owned(), path.display().to_string()));
         let more = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let (workers, move_interval) = match self.variant {
-            Variant::Still => (1, None),
-            Variant::Moving => (2, Some(Duration::from_millis(5))),
-        };
+        let (workers, move_interval) = self.variant.workers();
         NodeConfig {
             name: workload.node.clone(),
             serves: Serves::Workload { info: workload.proxy_workload_info(), bind: Some(self.ip(host)) },
@@ -258,23 +265,12 @@ impl World {
         stock::Server::start(address, self.credentials("stock"), config).await.expect("the server listens")
     }
 
-    /// Checks what must be true of a node at the end of every test: nothing panicked, no tunnel was lost in a move, and
-    /// in the moving variant tunnels did move, if there were more than a few connections.
+    /// As [`check`].
     ///
     /// # Panics
     /// It is not.
     pub fn check(&self, node: &Node) {
-        let metrics = node.metrics().expect("metrics");
-        assert_eq!(metrics.sum("ztunnel_worker_panics_total", &[]), 0.0, "panics\n{}", log(node));
-        let lost = metrics.sum("ztunnel_tunnel_moves_total", &[("result", "lost")]);
-        assert_eq!(lost, 0.0, "tunnels lost in moves\n{}", log(node));
-        let moved = metrics.sum("ztunnel_tunnel_moves_total", &[("result", "moved")]);
-        let connections = metrics
-            .sum("istio_tcp_connections_opened_total", &[("connection_security_policy", "mutual_tls")]);
-        match self.variant {
-            Variant::Still => assert_eq!(moved, 0.0, "nothing was to move"),
-            Variant::Moving => assert!(moved > 0.0 || connections < 10.0, "no tunnel moved"),
-        }
+        check(self.variant, node);
     }
 }
 
@@ -285,6 +281,25 @@ impl Drop for World {
             self.directory.disable_cleanup(true);
             eprintln!("the nodes' logs are in {}", self.directory.path().display());
         }
+    }
+}
+
+/// Checks what must be true of a node at the end of every test: nothing panicked, no tunnel was lost in a move, and
+/// in the moving variant tunnels did move, if there were more than a few connections.
+///
+/// # Panics
+/// It is not.
+pub fn check(variant: Variant, node: &Node) {
+    let metrics = node.metrics().expect("metrics");
+    assert_eq!(metrics.sum("ztunnel_worker_panics_total", &[]), 0.0, "panics\n{}", log(node));
+    let lost = metrics.sum("ztunnel_tunnel_moves_total", &[("result", "lost")]);
+    assert_eq!(lost, 0.0, "tunnels lost in moves\n{}", log(node));
+    let moved = metrics.sum("ztunnel_tunnel_moves_total", &[("result", "moved")]);
+    let connections =
+        metrics.sum("istio_tcp_connections_opened_total", &[("connection_security_policy", "mutual_tls")]);
+    match variant {
+        Variant::Still => assert_eq!(moved, 0.0, "nothing was to move"),
+        Variant::Moving => assert!(moved > 0.0 || connections < 10.0, "no tunnel moved"),
     }
 }
 

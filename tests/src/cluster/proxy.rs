@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use demo::node::Proxy;
 
+use crate::world::Variant;
+
 /// How a proxy is started.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -40,6 +42,13 @@ impl Launch {
             move_interval: None,
             environment: Vec::new(),
         }
+    }
+
+    /// The same with the workers of a variant.
+    #[must_use]
+    pub fn variant(mut self, variant: Variant) -> Self {
+        (self.workers, self.move_interval) = variant.workers();
+        self
     }
 
     /// The same, confined as by the chart.
