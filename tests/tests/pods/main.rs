@@ -1,0 +1,10 @@
+//! Shared mode: two nodes, a proxy on each for all pods there, in a cluster of network namespaces.
+
+#[macro_use]
+extern crate tests;
+
+mod scene;
+mod traffic;
+
+/// The proxy.
+const NODE: &str = env!("CARGO_BIN_EXE_node");
