@@ -3,6 +3,7 @@
 #[macro_use]
 extern crate tests;
 
+mod coming;
 mod scene;
 mod traffic;
 

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use demo::node::Node;
+use demo::traffic::{Plan, Server};
 use tests::cluster::{Call, Cluster, KubeNode, Launch, Pod, PodSpec};
 use tests::cni::Timing;
+use tests::traffic::{Traffic, all_whole, idle};
 use tests::world::{Variant, check};
 
 use crate::NODE;
@@ -66,4 +68,42 @@ pub(crate) fn talk(from: &Pod, to: SocketAddr) -> Call {
     let mut call = from.call(to).unwrap_or_else(|error| panic!("{} to {to}: {error}", from.name()));
     call.exchange().unwrap_or_else(|error| panic!("{} to {to}: {error}", from.name()));
     call
+}
+
+/// Long-lived conversations between pods, which have no end but their own.
+pub(crate) struct Conversations {
+    traffic: Vec<Traffic>,
+    servers: Vec<Server>,
+}
+
+impl Conversations {
+    /// Each pod talks to the next one, the last to the first, by both address families in turn; the first has most to say.
+    pub(crate) fn round(pods: &[Pod]) -> Self {
+        let servers = pods.iter().map(|pod| pod.serve(CHECKED)).collect();
+        let nexts = pods.iter().cycle().skip(1);
+        let traffic = pods.iter().zip(nexts).enumerate().map(|(number, (pod, next))| {
+            let plan = Plan { bulk: usize::from(number == 0), ..idle(3) };
+            pod.converse(vec![next.at(CHECKED), next.at_v6(CHECKED)], plan)
+        });
+        Self { traffic: traffic.collect(), servers }
+    }
+
+    /// Waits until every one has got somewhere; none has failed or was begun anew.
+    pub(crate) async fn go_on(&self) {
+        for traffic in &self.traffic {
+            traffic.progress().await;
+        }
+        let opened: u64 = self.traffic.iter().map(|traffic| traffic.counts().opened).sum();
+        assert_eq!(opened, 3 * self.traffic.len() as u64 + 1, "a conversation was begun anew");
+    }
+
+    /// Ends them; every byte was right.
+    pub(crate) async fn finish(self) {
+        for traffic in self.traffic {
+            traffic.finish();
+        }
+        for server in &self.servers {
+            all_whole(server.tally()).await;
+        }
+    }
 }
