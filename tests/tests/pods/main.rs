@@ -4,6 +4,8 @@
 extern crate tests;
 
 mod coming;
+mod node_agent;
+mod pair;
 mod scene;
 mod traffic;
 

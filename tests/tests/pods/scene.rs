@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use demo::node::Node;
+use demo::node::{Node, READINESS_PORT};
 use demo::traffic::{Plan, Server};
+use rustix::process::{Pid, Signal, kill_process};
 use tests::cluster::{Call, Cluster, KubeNode, Launch, Pod, PodSpec};
 use tests::cni::Timing;
 use tests::traffic::{Traffic, all_whole, idle};
@@ -58,9 +59,20 @@ pub(crate) fn specs(on_a: usize, on_b: usize) -> Vec<PodSpec> {
     on(KubeNode::A, "a", on_a).chain(on(KubeNode::B, "b", on_b)).collect()
 }
 
+/// Whether a node says that it is ready.
+pub(crate) fn is_ready(node: &Node) -> bool {
+    node.page(READINESS_PORT, "/healthz/ready").expect("a page").status == 200
+}
+
 /// A sum of a node's metrics.
 pub(crate) fn sum(node: &Node, name: &str, labels: &[(&str, &str)]) -> f64 {
     node.metrics().expect("metrics").sum(name, labels)
+}
+
+/// Sends a signal to a node's process.
+pub(crate) fn send(signal: Signal, node: &Node) {
+    let id = i32::try_from(node.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(id, signal).expect("the process runs");
 }
 
 /// Calls a greeter and has a word with it; the call goes on.
