@@ -58,7 +58,7 @@ async fn one_of_them_drains(variant: Variant) {
     // The pod between them will go.
     let conversations = Conversations::round(&[pods[0].clone(), pods[1].clone(), pods[3].clone()]);
     conversations.go_on().await;
-    let launch = launch(variant).with("CONNECTION_TERMINATION_DEADLINE", "4s");
+    let launch = launch(variant).with("CONNECTION_TERMINATION_DEADLINE", "20s");
     let mut second = scene.cluster.proxy(KubeNode::A, &launch);
     // So many that both have some.
     let calls: Vec<_> = (0..40).map(|number| talk(&pods[number % 3], pods[3].at(APPLICATION))).collect();
@@ -79,8 +79,8 @@ async fn one_of_them_drains(variant: Variant) {
     scene.cluster.cni(KubeNode::A).delete(pods[2].uid()).expect("both answer");
     assert_eq!([active(&scene.a), active(&second)], [2.0, stopped - 1.0], "the end of a pod is obeyed");
 
-    wait::until("it ends", || second.check_alive().is_err()).await;
     drop(calls);
+    wait::until("it ends", || second.check_alive().is_err()).await;
     // istio-cni sees that it is gone when it next looks.
     wait::until("the first one is the latest again", || {
         let again = scene.cluster.cni(KubeNode::A).add(pods[2].uid(), pods[2].info(), pods[2].namespace());
