@@ -4,9 +4,13 @@
 extern crate tests;
 
 mod coming;
+mod isolation;
+mod malice;
 mod node_agent;
+mod own;
 mod pair;
 mod scene;
+mod startup;
 mod traffic;
 
 /// The proxy.
