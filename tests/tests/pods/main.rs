@@ -6,6 +6,7 @@ extern crate tests;
 mod coming;
 mod isolation;
 mod malice;
+mod names;
 mod node_agent;
 mod own;
 mod pair;
