@@ -37,6 +37,7 @@ mod proxy;
 
 pub use call::{Call, Greeter};
 use dns::NameServer;
+pub use network::Cable;
 use network::{Connected, Network, on_all};
 pub use pod::{NAME_SERVER, Pod, PodSpec};
 pub use proxy::{Confinement, Launch};
@@ -221,6 +222,17 @@ impl Cluster {
         }
         let place = self.pods.remove(pod.uid()).expect("the pod is there");
         self.network.disconnect(place).expect("its network goes");
+    }
+
+    /// Forgets a pod that no proxy serves any more, and leaves its network to the kernel: the pod's cable is there until
+    /// nobody holds the namespace. istiod tells of it no more.
+    ///
+    /// # Panics
+    /// There is no such pod.
+    pub fn let_go(&mut self, pod: &Pod) -> Cable {
+        self.mesh.workloads.retain(|workload| !pod.is(workload));
+        self.publish();
+        self.network.let_go(self.pods.remove(pod.uid()).expect("the pod is there"))
     }
 
     /// Takes a running pod out of the mesh as istio-cni does: first the redirection goes, then the proxies are told. istiod

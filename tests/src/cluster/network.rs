@@ -8,7 +8,7 @@
 //! ```
 
 use std::fmt::Write;
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZero;
 use std::process;
@@ -97,6 +97,34 @@ impl Network {
         let switch = self.switch.name();
         // If nobody held the namespace, its end of the cable went with it, or is about to.
         command(&format!("ip -n {switch} link del {port}")).or(Ok(()))
+    }
+
+    /// Removes the namespace's name and leaves the plug in.
+    pub(super) fn let_go(&self, one: Connected) -> Cable {
+        let port = one.port();
+        drop(one);
+        Cable { switch: self.switch.place(), port }
+    }
+}
+
+/// The switch's end of a cable, whose other end was left to the kernel.
+#[derive(Debug)]
+pub struct Cable {
+    switch: Place,
+    port: String,
+}
+
+impl Cable {
+    /// Whether the namespace at the other end still is: the cable goes with it.
+    ///
+    /// # Panics
+    /// The cluster is gone.
+    pub fn is_there(&self) -> bool {
+        // That of the thread that reads it.
+        let read = || fs::read_to_string("/proc/thread-self/net/dev");
+        let devices = self.switch.run(read).expect("the switch is there").expect("a list of devices");
+        let name = |line: &str| Some(line.split_once(':')?.0.trim().to_owned());
+        devices.lines().filter_map(name).any(|device| device == self.port)
     }
 }
 
