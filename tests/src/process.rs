@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -51,12 +52,17 @@ fn time_used(stat: &str) -> (String, Duration) {
 }
 
 /// What its descriptors are of, and how many of each: `socket`, `anon_inode:[eventpoll]`, the path of a file. Of network
-/// namespaces each is told apart, as `net:[number]`.
+/// namespaces each is told apart, as `net:[number]`, wherever it was opened.
 ///
 /// # Panics
 /// There is no such process, or it belongs to somebody else.
 pub fn descriptors(id: u32) -> BTreeMap<String, usize> {
+    let namespaces = fs::metadata("/proc/self/ns/net").expect("namespaces are files").dev();
     counted(&format!("/proc/{id}/fd"), |entry| {
+        let open = fs::metadata(entry)?;
+        if open.dev() == namespaces {
+            return Ok(format!("net:[{}]", open.ino()));
+        }
         let target = fs::read_link(entry)?.display().to_string();
         // The numbers of sockets and pipes say nothing to a reader.
         let kind = target.split_once(":[").map(|(kind, _)| kind);
