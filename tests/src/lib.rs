@@ -11,6 +11,7 @@
 //! - [`mover`]: two processes that pass their tunnels to one another;
 //! - [`cluster`]: two Kubernetes nodes of network namespaces, their pods and proxies;
 //! - [`cni`]: an istio-cni in miniature: the server of ZDS, and a proxy by script;
+//! - [`flood`]: what one pod can do to its node's proxy; [`latency`]: how soon another one is answered meanwhile;
 //! - [`pods`]: three network namespaces, for proxies that serve one workload;
 //! - [`redirection`]: what istio-cni sets in a pod;
 //! - [`wait`]: waiting for something to become true, with a limit.
@@ -20,8 +21,10 @@
 pub mod certificates;
 pub mod cluster;
 pub mod cni;
+pub mod flood;
 pub mod host;
 pub mod istiod;
+pub mod latency;
 pub mod mover;
 pub mod pods;
 pub mod process;
