@@ -1,11 +1,13 @@
-//! The command lines: here that of `load`, and what both have in common.
+//! The command lines: here that of `load`, and what all have in common.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 mod mesh;
+mod pods;
 
 pub use mesh::{MESH_HELP, MeshArguments};
+pub use pods::{PODS_HELP, PodsArguments, PodsItem};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

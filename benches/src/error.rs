@@ -67,6 +67,9 @@ pub enum LoadError {
         /// How long it was waited.
         seconds: u64,
     },
+    /// There are no network namespaces to be had; why was said.
+    #[error("no network namespaces")]
+    NoNamespaces,
     /// The tunnel in memory broke.
     #[error("the tunnel in memory: {0}")]
     Tunnel(String),

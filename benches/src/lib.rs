@@ -1,10 +1,11 @@
-//! The load generator, the large mesh, and what the micro benches use. `README.md` says how to read the figures.
+//! The load generator, the large mesh, many pods, and what the micro benches use. `README.md` says how to read the figures.
 //!
 //! - [`route`]: a way to an application: direct, or through two node proxies;
 //! - [`application`]: the server at its end, a process of its own;
 //! - [`bulk`], [`exchange`], [`idle`], [`moves`]: what is measured;
 //! - [`measure`]: every item in rounds, side by side on all routes, and the [`figures`] that come of it;
 //! - [`population`]: a large mesh by its numbers; [`following`]: what it costs a proxy to learn it and to keep up with it;
+//! - [`pods`]: a node of many pods, and what they cost its proxy;
 //! - [`program`]: what a binary of this package needs besides;
 //! - [`micro`]: the frame of micro benches;
 //! - [`tunnel`]: both ends of one tunnel in memory, without proxies and sockets.
@@ -21,6 +22,7 @@ pub mod measure;
 pub mod micro;
 pub mod moves;
 pub mod parallel;
+pub mod pods;
 pub mod population;
 pub mod process;
 pub mod program;

@@ -15,8 +15,8 @@ use crate::error::{LoadError, during};
 /// The first argument that makes a binary the proxy; see [`Proxy::own`](demo::node::Proxy::own).
 pub const PROXY_ROLE: &str = "ztunnel";
 
-/// The proxy itself, which ends when its standard input does if it is told so.
-pub fn proxy() -> ExitCode {
+/// The proxy itself with these arguments, which ends when its standard input does if it is told so.
+pub fn proxy(arguments: impl Iterator<Item = String>) -> ExitCode {
     if std::env::var(STOP_WITH_STDIN).is_ok_and(|value| value == "true") {
         thread::spawn(|| {
             // Ends when whoever holds the other end of the pipe is gone, however it went.
@@ -25,7 +25,7 @@ pub fn proxy() -> ExitCode {
             kill_process(getpid(), Signal::TERM).ok();
         });
     }
-    ztunnel::run(std::env::args().skip(2))
+    ztunnel::run(arguments)
 }
 
 /// What the figures depend on, besides the build.

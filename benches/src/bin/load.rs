@@ -22,7 +22,7 @@ const NAME: &str = "load";
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     match words.next().as_deref() {
-        Some(PROXY_ROLE) => return proxy(),
+        Some(PROXY_ROLE) => return proxy(words),
         Some(application::ROLE) => return server(words.next().as_deref().unwrap_or_default()),
         _ => {}
     }

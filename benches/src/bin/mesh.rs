@@ -24,7 +24,7 @@ const SMALL: usize = 10;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(PROXY_ROLE) {
-        return proxy();
+        return proxy(std::env::args().skip(2));
     }
     match MeshArguments::parse(std::env::args().skip(1)) {
         Ok(None) => {
