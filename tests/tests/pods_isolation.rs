@@ -123,7 +123,9 @@ impl Scene {
     /// Processor time of each worker.
     fn workers(&self) -> Vec<Duration> {
         let mut threads = processor_times(self.proxy.id());
-        threads.retain(|(name, _)| name.starts_with("ztunnel-"));
+        threads.retain(|(name, _)| {
+            name.strip_prefix("ztunnel-").is_some_and(|number| number.parse::<usize>().is_ok())
+        });
         threads.sort_unstable();
         assert_eq!(threads.len(), WORKERS, "{threads:?}");
         threads.into_iter().map(|(_, time)| time).collect()

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use demo::node::Node;
 use tests::cluster::{Greeter, KubeNode, Pod, PodSpec};
-use tests::said::{Since, dump};
+use tests::said::Since;
 use tests::wait;
 use tests::world::{Variant, identity};
 use xds::Identity;
 
-use crate::scene::{APPLICATION, Conversations, Scene, specs, talk};
+use crate::scene::{APPLICATION, Conversations, Scene, certificate_state, specs, talk};
 
 in_both_variants! {
     each_pod_proves_its_own_identity
@@ -102,23 +101,27 @@ async fn a_certificate_lives_as_long_as_a_pod_needs_it() {
     // Nobody has asked for a connection.
     for account in ["a-0", "twin"] {
         wait::until(format!("there is a certificate of {account}"), || {
-            state(&scene.a, account) == Some("Available".to_owned())
+            certificate_state(&scene.a, account) == Some("Available".to_owned())
         })
         .await;
     }
-    assert_eq!(state(&scene.a, "b-0"), None, "it is no business of this node");
+    assert_eq!(certificate_state(&scene.a, "b-0"), None, "it is no business of this node");
     assert_eq!(scene.cluster.istiod().authority().signed(&twin), 1, "one for both pods");
 
     scene.cluster.end_pod(&pods[2]);
     let _application = pods[1].greet(APPLICATION);
     talk(&pods[3], pods[1].at(APPLICATION));
-    assert_eq!(state(&scene.a, "twin"), Some("Available".to_owned()), "the other one is here still");
+    assert_eq!(
+        certificate_state(&scene.a, "twin"),
+        Some("Available".to_owned()),
+        "the other one is here still"
+    );
     scene.cluster.end_pod(&pods[3]);
     wait::until_within(Duration::from_secs(20), "the certificate is forgotten", || {
-        state(&scene.a, "twin").is_none()
+        certificate_state(&scene.a, "twin").is_none()
     })
     .await;
-    assert_eq!(state(&scene.a, "a-0"), Some("Available".to_owned()));
+    assert_eq!(certificate_state(&scene.a, "a-0"), Some("Available".to_owned()));
 
     // It comes back with the next one.
     let (again, consent) = scene.cluster.start_pod(PodSpec::new("twin-2", KubeNode::A).account("twin"));
@@ -130,12 +133,4 @@ async fn a_certificate_lives_as_long_as_a_pod_needs_it() {
 
 async fn talk_soon(from: &Pod, to: &Pod) {
     wait::until("they talk", || from.call(to.at(APPLICATION)).is_ok()).await;
-}
-
-/// What the dump says of the certificate of a service account.
-fn state(node: &Node, account: &str) -> Option<String> {
-    let dump = dump(node);
-    let all = dump["certificates"].as_array().expect("a list");
-    let entry = all.iter().find(|entry| entry["identity"] == identity(account))?;
-    Some(entry["state"].as_str().expect("a text").to_owned())
 }

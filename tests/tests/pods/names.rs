@@ -27,6 +27,7 @@ fn names_of_the_mesh_are_answered_to_each_pod() {
     let mut scene = Scene::start(Variant::Moving, cluster, &launch(Variant::Moving));
     let _applications = [near, far].map(|pod| pod.greet(APPLICATION));
     // What is known stays known.
+    scene.certified(&pods);
     for istiod in ["runs", "is away"] {
         for pod in clients {
             for (name, transport) in [

@@ -7,8 +7,10 @@ use demo::traffic::{Plan, Server};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::cluster::{Call, Cluster, KubeNode, Launch, Pod, PodSpec};
 use tests::cni::Timing;
+use tests::said::dump;
 use tests::traffic::{Traffic, all_whole, idle};
-use tests::world::{Variant, check};
+use tests::wait;
+use tests::world::{Variant, check, identity};
 
 use crate::NODE;
 
@@ -41,6 +43,19 @@ impl Scene {
         Self { a, b, cluster, variant }
     }
 
+    /// Waits until there is a certificate for each of these pods: from then on they need no istiod.
+    pub(crate) fn certified(&self, pods: &[Pod]) {
+        for pod in pods {
+            let node = match pod.node() {
+                KubeNode::A => &self.a,
+                KubeNode::B => &self.b,
+            };
+            wait::until_blocking(format_args!("{} is certified", pod.name()), || {
+                certificate_state(node, &pod.workload().service_account) == Some("Available".to_owned())
+            });
+        }
+    }
+
     /// What must be true at the end of every test.
     pub(crate) fn check(&self) {
         check(self.variant, &self.a);
@@ -67,6 +82,14 @@ pub(crate) fn is_ready(node: &Node) -> bool {
 /// A sum of a node's metrics.
 pub(crate) fn sum(node: &Node, name: &str, labels: &[(&str, &str)]) -> f64 {
     node.metrics().expect("metrics").sum(name, labels)
+}
+
+/// What the dump says of the certificate of a service account.
+pub(crate) fn certificate_state(node: &Node, account: &str) -> Option<String> {
+    let dump = dump(node);
+    let all = dump["certificates"].as_array().expect("a list");
+    let entry = all.iter().find(|entry| entry["identity"] == identity(account))?;
+    Some(entry["state"].as_str().expect("a text").to_owned())
 }
 
 /// Sends a signal to a node's process.
