@@ -88,7 +88,9 @@ pub enum StartError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "stop what listens there, or choose another BIND_ADDRESS",
-        io::ErrorKind::AddrNotAvailable => "BIND_ADDRESS must be an address of this host",
+        io::ErrorKind::AddrNotAvailable => {
+            "it must be an address of this host: check BIND_ADDRESS, and that the loopback interface is up"
+        }
         io::ErrorKind::PermissionDenied => "this needs more privileges (CAP_NET_ADMIN for PACKET_MARK)",
         _ => "check BIND_ADDRESS and the limits of this process",
     }

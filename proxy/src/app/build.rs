@@ -133,15 +133,18 @@ impl Proxy {
         let dns = dns.map(|config| answer_names(config, &shared)).transpose()?;
         let hosting = Arc::new(Hosting::new(shared.clone(), listeners, dns));
         let readiness = Readiness::default();
+        let pods: Arc<OnceLock<zds::Client>> = Arc::default();
+        let known = pods.clone();
+        let pending = Box::new(move || known.get().map(pending_pods).unwrap_or_default());
+        let servers = Servers::bind(&admin, &shared, readiness.clone(), pending, log_handle, shown)?;
         let node_agent = match &mode {
             ProxyMode::Shared(config) => {
-                Some(NodeAgent::new(config, hosting.clone(), readiness.clone(), &shared.telemetry))
+                let agent = NodeAgent::new(config, hosting.clone(), readiness, &shared.telemetry);
+                let _ = pods.set(agent.client().clone());
+                Some(agent)
             }
             ProxyMode::Dedicated(_) => None,
         };
-        let pods = node_agent.as_ref().map(|agent| agent.client().clone());
-        let pending = Box::new(move || pods.as_ref().map(pending_pods).unwrap_or_default());
-        let servers = Servers::bind(&admin, &shared, readiness, pending, log_handle, shown)?;
         let control = Control {
             shared: shared.clone(),
             drain,
