@@ -326,7 +326,7 @@ pub(super) fn hear(mut socket: &TcpStream) -> Heard {
 
 /// The other end of a tunnel.
 pub(super) struct Peer {
-    socket: TcpStream,
+    pub(super) socket: TcpStream,
     connection: Connection,
     inbox: Inbox,
     outbox: Outbox,
