@@ -75,10 +75,16 @@ pub struct Loads {
     busy: Vec<AtomicU32>,
     /// Connections and tunnels that it holds.
     held: Vec<AtomicU32>,
+    /// Connections that were sent to it since it last said how busy it is: what they will cost doesn't show yet.
+    unseen: Vec<AtomicU32>,
 }
 
 /// A worker is taken to have room while it is busy for less than this share of the time, in per mille.
 const BUSY: u32 = 700;
+
+/// What a connection that was just sent there is taken to cost, in per mille, until it shows: a burst that comes while
+/// one worker is busy must not all go to the other, where long-lived connections would stay.
+const EXPECTED: u32 = 20;
 
 /// And only a worker that is idler by this much is worth a second tunnel.
 const IDLER: u32 = 300;
@@ -87,18 +93,20 @@ impl Loads {
     /// Idle workers.
     pub fn new(workers: usize) -> Self {
         let zeros = || (0..workers).map(|_| AtomicU32::new(0)).collect();
-        Self { busy: zeros(), held: zeros() }
+        Self { busy: zeros(), held: zeros(), unseen: zeros() }
     }
 
     /// Writes a worker's figures.
     pub fn publish(&self, worker: usize, busy: u32, held: usize) {
         self.busy[worker].store(busy, Ordering::Relaxed);
+        self.unseen[worker].store(0, Ordering::Relaxed);
         self.held[worker].store(u32::try_from(held).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     /// One more connection was sent there: counted at once, so that a burst doesn't all go to one worker.
     pub fn sent(&self, worker: usize) {
         self.held[worker].fetch_add(1, Ordering::Relaxed);
+        self.unseen[worker].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The worker with the least to do.
@@ -107,7 +115,8 @@ impl Loads {
     }
 
     fn weight(&self, worker: usize) -> (u32, u32) {
-        let busy = self.busy[worker].load(Ordering::Relaxed);
+        let unseen = self.unseen[worker].load(Ordering::Relaxed).saturating_mul(EXPECTED);
+        let busy = self.busy[worker].load(Ordering::Relaxed).saturating_add(unseen);
         // Among workers that are about equally busy the number of connections decides.
         (busy.saturating_sub(BUSY), self.held[worker].load(Ordering::Relaxed))
     }
@@ -261,5 +270,18 @@ mod tests {
         let mut pool = Pool::default();
         pool.entry(&key(&mine, 1)).tunnels.push(7);
         assert!(pool.entry(&key(&theirs, 1)).tunnels.is_empty());
+    }
+
+    #[test]
+    fn a_burst_uses_every_worker_even_if_one_was_busy_before() {
+        let loads = Loads::new(2);
+        loads.publish(0, 950, 3);
+        let mut sent = [0; 2];
+        for _ in 0..200 {
+            let worker = loads.idlest();
+            loads.sent(worker);
+            sent[worker] += 1;
+        }
+        assert!(sent[0] > 50 && sent[1] > sent[0], "{sent:?}");
     }
 }
