@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod deadline;
+pub mod handover;
 pub mod machine;
 pub mod passing;
 pub mod registry;
