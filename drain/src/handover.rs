@@ -1,4 +1,6 @@
 //! Handing everything that a process holds to its successor.
 
+pub mod channel;
 pub mod limits;
+pub mod message;
 pub mod session;
