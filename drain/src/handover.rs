@@ -3,4 +3,5 @@
 pub mod channel;
 pub mod limits;
 pub mod message;
+pub mod seat;
 pub mod session;
