@@ -103,6 +103,18 @@ pub enum ReceiveError {
     Socket(Errno),
 }
 
+impl ReceiveError {
+    /// Nothing has failed: there will be more.
+    pub fn is_not_ready(&self) -> bool {
+        matches!(self, Self::NotReady)
+    }
+
+    /// The other side has ended, and nothing else is wrong.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone)
+    }
+}
+
 impl Channel {
     /// Around a connected socket, which it tells not to block.
     ///
