@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | hello | 3 s | the new process starts beside the old one, as stock would |
 //! | the role, from its first part until *prepared* | 30 s | the owner keeps it, tries again after 1 s |
+//! | the role's commit, until the socket takes it | 1 s | the owner accepts again, tries again after 1 s |
 //! | *prepared* of a connection | 2 s | it runs here again, is offered again after 250 ms |
 //! | proof of a canary | 3 s | another one, three in all; then what is left drains |
 //! | a pod's end, told to the other side | 1 s | istio-cni is answered anyway |
@@ -17,6 +18,9 @@ pub const ROLE_MS: u64 = 30_000;
 
 /// Until a role that was refused is offered again, ms.
 pub const ROLE_RETRY_MS: u64 = 1_000;
+
+/// From the end of accepting until the role's commit is in the socket, ms.
+pub const COMMIT_MS: u64 = 1_000;
 
 /// From the state of a connection until it is prepared, ms.
 pub const PREPARED_MS: u64 = 2_000;

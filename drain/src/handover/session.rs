@@ -238,6 +238,8 @@ pub struct Start {
     pub holds: bool,
     /// The other side wants it.
     pub peer_wants: bool,
+    /// It had it once, so it may have connections for whoever has it now.
+    pub had_role: bool,
     /// It has been told to end.
     pub terminating: bool,
     /// From the giving of the role until the rest follows the canary, ms.
@@ -256,6 +258,8 @@ pub struct Session {
     /// Not before this time is the role offered again.
     offer_after: u64,
     giving: Giving,
+    /// A wave is being frozen.
+    freezing: bool,
     /// Offered by us, and not yet committed.
     offered: BTreeMap<Offer, u64>,
     /// Asked to be committed, or committed as a canary and not proved.
@@ -278,7 +282,7 @@ struct Peer {
     gone: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Role {
     Holding,
     Offering,
@@ -286,7 +290,14 @@ enum Role {
         until: u64,
     },
     Stopping,
-    Committing,
+    /// Nobody accepts: not for longer than until then.
+    Committing {
+        until: u64,
+    },
+    /// It is not given after all, but what was begun for that is not done yet. Only then can it be undone.
+    Keeping {
+        reason: String,
+    },
     Without,
     Checking,
     Promised,
@@ -335,7 +346,7 @@ enum Taking {
 impl Session {
     /// One side, at the beginning.
     pub fn new(start: Start) -> Self {
-        let Start { holds, peer_wants, terminating, bake_ms } = start;
+        let Start { holds, peer_wants, had_role, terminating, bake_ms } = start;
         Self {
             bake_ms,
             // Whoever serves already can.
@@ -345,7 +356,8 @@ impl Session {
             role: if holds { Role::Holding } else { Role::Without },
             epoch: 0,
             offer_after: 0,
-            giving: Giving::Nothing,
+            giving: if had_role && !holds { Giving::begin(0) } else { Giving::Nothing },
+            freezing: false,
             offered: BTreeMap::new(),
             taken: BTreeMap::new(),
         }
@@ -364,7 +376,12 @@ impl Session {
     pub fn holds_role(&self) -> bool {
         matches!(
             self.role,
-            Role::Holding | Role::Offering | Role::Offered { .. } | Role::Stopping | Role::Committing
+            Role::Holding
+                | Role::Offering
+                | Role::Offered { .. }
+                | Role::Stopping
+                | Role::Committing { .. }
+                | Role::Keeping { .. }
         )
     }
 
@@ -376,10 +393,26 @@ impl Session {
             && !matches!(self.giving, Giving::Nothing | Giving::GivenUp)
     }
 
+    /// Whether this side has said *prepared* and has not heard what came of it: what it promised to take may be its own
+    /// already. Such a process must not end.
+    pub fn has_promised(&self) -> bool {
+        self.role == Role::Promised
+            || self.taken.values().any(|taking| matches!(taking, Taking::Promised { .. }))
+    }
+
+    /// Whether the other side is gone, and nothing that was begun is still under way here: the session can be forgotten.
+    pub fn is_over(&self) -> bool {
+        let role_is_moving = matches!(
+            self.role,
+            Role::Offering | Role::Stopping | Role::Committing { .. } | Role::Keeping { .. } | Role::Checking
+        );
+        self.peer.gone && !role_is_moving && !self.freezing
+    }
+
     /// When [`Event::Tick`] is wanted.
     pub fn timeout(&self) -> Option<u64> {
         let role = match self.role {
-            Role::Offered { until } => Some(until),
+            Role::Offered { until } | Role::Committing { until } => Some(until),
             Role::Orphaned { next_try } => Some(next_try),
             Role::Holding if self.would_offer() => Some(self.offer_after),
             _ => None,
@@ -387,7 +420,7 @@ impl Session {
         let giving = match self.giving {
             Giving::Baking { until } => Some(until),
             Giving::Canary { step, .. } | Giving::Waves { step } => match step {
-                Step::At(at) if self.can_give() => Some(at),
+                Step::At(at) if self.can_give() && !self.freezing => Some(at),
                 Step::Proving { until, .. } => Some(until),
                 _ => None,
             },
@@ -423,12 +456,14 @@ impl Session {
                 }
             }
             Event::RoleOffered(result) => self.role_offered(result, now, actions),
-            Event::Stopped => {
-                if self.role == Role::Stopping {
-                    self.role = Role::Committing;
+            Event::Stopped => match &self.role {
+                Role::Stopping => {
+                    self.role = Role::Committing { until: now + limits::COMMIT_MS };
                     actions.push(Action::CommitRole { epoch: self.epoch });
                 }
-            }
+                Role::Keeping { reason } => self.keep_role(&reason.clone(), now, actions),
+                _ => {}
+            },
             Event::RoleCommitted(sent) => self.role_committed(sent, now, actions),
             Event::RoleChecked(result) => self.role_checked(result, actions),
             Event::Lock(ours) => {
@@ -459,7 +494,7 @@ impl Session {
             Say::Terminating => {
                 self.peer.terminating = true;
                 if let Role::Offering | Role::Offered { .. } | Role::Stopping = self.role {
-                    self.keep_role("the other side has been told to end", now, actions);
+                    self.withdraw_role("the other side has been told to end", now, actions);
                 }
             }
             Say::RoleState { epoch } => {
@@ -491,8 +526,9 @@ impl Session {
                     self.take_role(Took::Given, actions);
                 }
             }
-            Say::RoleAbort { epoch } => {
-                if matches!(self.role, Role::Promised | Role::Checking) && epoch == self.epoch {
+            // Its parts may have come without their end.
+            Say::RoleAbort { .. } => {
+                if let Role::Without | Role::Promised | Role::Checking = self.role {
                     self.role = Role::Without;
                     actions.push(Action::DropRole);
                 }
@@ -514,7 +550,13 @@ impl Session {
             }
             Say::Refused { offer, reason } => {
                 if self.offered.remove(&offer).is_some() {
-                    actions.push(Action::TakeBack(offer, BackWhy::Refused(reason.clone())));
+                    // Whoever ends refuses everything; another one may take it.
+                    let why = if self.peer.terminating {
+                        BackWhy::Later("the other side has been told to end")
+                    } else {
+                        BackWhy::Refused(reason.clone())
+                    };
+                    actions.push(Action::TakeBack(offer, why));
                     self.canary_failed(reason, now, actions);
                 }
             }
@@ -561,11 +603,11 @@ impl Session {
         match self.role {
             Role::Holding => {}
             Role::Offering | Role::Offered { .. } | Role::Stopping => {
-                self.role = Role::Holding;
-                actions.push(Action::KeepRole { reason: "the other side is gone".to_owned() });
+                self.withdraw_role("the other side is gone", now, actions);
             }
+            Role::Keeping { .. } => {}
             // Whether the commit was sent is told next.
-            Role::Committing => {}
+            Role::Committing { .. } => {}
             Role::Without | Role::Checking | Role::Promised => {
                 if !self.terminating {
                     self.role = Role::Orphaned { next_try: now };
@@ -579,6 +621,9 @@ impl Session {
     }
 
     fn role_offered(&mut self, result: Result<(), String>, now: u64, actions: &mut Vec<Action>) {
+        if let Role::Keeping { reason } = &self.role {
+            return self.keep_role(&reason.clone(), now, actions);
+        }
         if self.role != Role::Offering {
             return;
         }
@@ -592,7 +637,7 @@ impl Session {
     }
 
     fn role_committed(&mut self, sent: bool, now: u64, actions: &mut Vec<Action>) {
-        if self.role != Role::Committing {
+        if !matches!(self.role, Role::Committing { .. }) {
             return;
         }
         if !sent {
@@ -600,7 +645,7 @@ impl Session {
         }
         self.role = Role::Without;
         actions.push(Action::RoleGiven);
-        self.giving = Giving::Canary { step: Step::At(now), tries: 0, role_given: now };
+        self.giving = Giving::begin(now);
         if self.peer.gone {
             self.giving = Giving::Nothing;
             if !self.terminating {
@@ -644,6 +689,14 @@ impl Session {
         actions.push(Action::TakeRole(took));
     }
 
+    /// The role stays here, as soon as nothing is on its way that would end it here.
+    fn withdraw_role(&mut self, reason: &str, now: u64, actions: &mut Vec<Action>) {
+        match self.role {
+            Role::Offering | Role::Stopping => self.role = Role::Keeping { reason: reason.to_owned() },
+            _ => self.keep_role(reason, now, actions),
+        }
+    }
+
     fn keep_role(&mut self, reason: &str, now: u64, actions: &mut Vec<Action>) {
         self.role = Role::Holding;
         self.offer_after = now + limits::ROLE_RETRY_MS;
@@ -652,11 +705,12 @@ impl Session {
     }
 
     fn wave(&mut self, offers: &[Offer], now: u64, actions: &mut Vec<Action>) {
+        self.freezing = false;
         let until = now + limits::PREPARED_MS;
-        if self.peer.gone || self.holds_role() {
+        if !self.giving.awaits_wave() {
             for &offer in offers {
                 self.say(Say::Abort { offer }, actions);
-                actions.push(Action::TakeBack(offer, BackWhy::Later("the other side is gone")));
+                actions.push(Action::TakeBack(offer, BackWhy::Later("things have changed meanwhile")));
             }
             return;
         }
@@ -730,6 +784,9 @@ impl Session {
             Role::Offered { until } if now >= until => {
                 self.keep_role("the other side did not answer in time", now, actions);
             }
+            Role::Committing { until } if now >= until => {
+                self.keep_role("the commit could not be sent in time", now, actions);
+            }
             Role::Orphaned { .. } if self.terminating => self.role = Role::Without,
             Role::Orphaned { next_try } if now >= next_try => {
                 // Until the answer is there.
@@ -744,18 +801,18 @@ impl Session {
         {
             self.giving = Giving::Waves { step: Step::At(now) };
         }
-        let can_give = self.can_give();
+        if !self.can_give() || self.freezing {
+            return;
+        }
         let none_out = self.offered.is_empty();
+        let canary = matches!(self.giving, Giving::Canary { .. });
         match &mut self.giving {
-            Giving::Canary { step, .. } if can_give && step.is_due(now) => {
-                *step = Step::Freezing;
-                actions.push(Action::GiveWave { canary: true });
-            }
-            Giving::Waves { step }
-                if can_give && (step.is_due(now) || (*step == Step::Offered && none_out)) =>
+            Giving::Canary { step, .. } | Giving::Waves { step }
+                if step.is_due(now) || (!canary && *step == Step::Offered && none_out) =>
             {
                 *step = Step::Freezing;
-                actions.push(Action::GiveWave { canary: false });
+                self.freezing = true;
+                actions.push(Action::GiveWave { canary });
             }
             _ => {}
         }
@@ -798,8 +855,25 @@ impl Session {
     }
 }
 
+impl Giving {
+    /// With a canary. Those before it belonged to somebody else.
+    fn begin(role_given: u64) -> Self {
+        Self::Canary { step: Step::At(role_given), tries: 0, role_given }
+    }
+
+    /// It has asked for a wave, and still wants it.
+    fn awaits_wave(self) -> bool {
+        matches!(self, Self::Canary { step: Step::Freezing, .. } | Self::Waves { step: Step::Freezing })
+    }
+}
+
 impl Step {
     fn is_due(self, now: u64) -> bool {
         matches!(self, Self::At(at) if at <= now)
     }
 }
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
