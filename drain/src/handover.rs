@@ -64,7 +64,7 @@
 //! | T30 | fork and exec don't cross pods | a unix socket in a directory that both pods mount |
 //! | T31 | half-closed and failing connections | which directions have ended is in the record; what happened meanwhile is found in the socket (`proxy`, `hbone`) |
 //! | T32 | thousands at once | waves, of which the next begins when the last is answered; nothing blocks |
-//! | T33 | a test that can't fail | checked bytes and no tolerance, a run without hand-over that must fail (`tests`); the simulation here found what it is for |
+//! | T33 | a test that can't fail | checked bytes and no tolerance, a run without hand-over that must fail (`tests`); the bugs that the simulation found failed it |
 //!
 //! One more, of ours: a lock belongs to an open file, so a copy of its descriptor that is kept keeps it ([`seat`]).
 

@@ -381,13 +381,15 @@ impl World {
         }
     }
 
-    /// A process that was told to end and has nothing left ends.
+    /// A process that was told to end and has nothing left ends; with the role not before its time is over.
     fn leave(&mut self, index: usize) {
+        let patient = !self.one_of(20);
         let process = &self.processes[index];
         let empty = process.running.is_empty() && process.frozen.is_empty() && process.freezing.is_empty();
-        let bound =
-            process.session.as_ref().is_some_and(|session| session.holds_role() || session.has_promised());
-        if process.terminating && empty && !bound && !process.accepting {
+        let session = process.session.as_ref();
+        let promised = session.is_some_and(Session::has_promised);
+        let holds = process.accepting || session.is_some_and(Session::holds_role);
+        if process.terminating && empty && !promised && !(holds && patient) {
             self.end(index, "has nothing left");
         }
     }
@@ -553,7 +555,12 @@ impl World {
 
     fn act(&mut self, index: usize, action: Action) {
         match action {
-            Action::Send(say) => self.send(index, Packet::Say(say)),
+            Action::Send(say) => {
+                let promise = matches!(say, Say::Prepared { .. } | Say::RolePrepared { .. });
+                let ends = promise && self.processes[index].terminating;
+                assert!(!ends, "{}", self.failed("it promises, and is to end"));
+                self.send(index, Packet::Say(say));
+            }
             Action::OfferRole => {
                 let result = if self.one_of(self.faults.refuse) { Err("can't".to_owned()) } else { Ok(()) };
                 self.later(index, Done::Offered(result));

@@ -1,6 +1,7 @@
 //! Thousands of runs in which anything may happen.
 
 use super::simulation::{Faults, World};
+use super::{Action, Event, Say, Session, Start};
 
 /// As often as it takes a machine with a bug to be found, and no longer than a few seconds.
 const SEEDS: u64 = 1_000;
@@ -65,4 +66,28 @@ fn everything_at_once() {
         let faults = Faults { kill: 400, terminate: 300, stop: 100, break_off: 200, refuse: 10, no_proof: 4 };
         run(seed, faults);
     }
+}
+
+/// Too rare in the runs: told to end between its promise and the commit, it has nothing yet and must stay all the same.
+#[test]
+fn whoever_has_promised_must_not_end() {
+    let start = Start { holds: true, peer_wants: false, had_role: true, terminating: false, bake_ms: 0 };
+    let mut holder = Session::new(start);
+    let (offer, epoch) = (7, 1);
+    holder.handle(Event::Heard(Say::State { offer, canary: true }), 0);
+    assert!(!holder.has_promised());
+    holder.handle(Event::Checked(offer, Ok(())), 0);
+    holder.handle(Event::Terminate, 0);
+    assert!(holder.has_promised());
+    let actions = holder.handle(Event::Heard(Say::Commit { offer }), 0);
+    assert_eq!(actions, [Action::Run { offer, canary: true }]);
+    assert!(!holder.has_promised());
+
+    let mut candidate = Session::new(Start { holds: false, had_role: false, ..start });
+    candidate.handle(Event::Heard(Say::RoleState { epoch }), 0);
+    candidate.handle(Event::RoleChecked(Ok(())), 0);
+    candidate.handle(Event::Terminate, 0);
+    assert!(candidate.has_promised());
+    candidate.handle(Event::Heard(Say::RoleAbort { epoch }), 0);
+    assert!(!candidate.has_promised());
 }
