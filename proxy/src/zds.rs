@@ -8,6 +8,7 @@
 //! | `reconciler` | what is done with a pod when: a machine without I/O |
 //! | `transport` | packets with descriptors |
 //! | `message` | what is in them |
+//! | `transfer` | a connection on its way to another process |
 //!
 //! Who connected last is told of new pods, everybody of those that go. istio-cni waits for the answer to each message,
 //! but for no longer than 5 s.
@@ -16,7 +17,9 @@ mod client;
 mod host;
 mod message;
 mod reconciler;
+mod transfer;
 mod transport;
 
 pub use client::{Client, Config, PendingPod, start};
 pub use host::{PodHost, StartPodError, Starting, Stopping};
+pub use transfer::{NotReleased, ServedPod, Transfer, UnservedPod};

@@ -33,12 +33,13 @@ impl NodeAgent {
         &self.client
     }
 
-    /// Starts it on the current runtime, once `synced` is over: as soon as we connect we are told of new pods, and
-    /// nobody else is. Until then whoever serves them now goes on.
+    /// Starts it on the current runtime. It connects once `synced` is over: as soon as we connect we are told of new pods,
+    /// and nobody else is. Until then whoever serves them now goes on.
     pub(super) fn start(self, synced: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.run);
         tokio::spawn(async move {
             synced.await;
-            self.run.await;
+            self.client.go();
         });
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::host::{PodHost, StartPodError};
 use super::message::{self, Request, RequestError};
 use super::reconciler::{Action, Reason, Reconciler, Report};
+use super::transfer::{NotReleased, Transfer};
 use super::transport::{Connection, Packet, PacketError, ReceiveError};
 use crate::namespace::{Namespace, NamespaceId};
 use crate::pod::WorkloadName;
@@ -43,36 +44,53 @@ pub struct PendingPod {
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Handle>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Handle {
     pending: ArcSwap<Vec<PendingPod>>,
-    drain: Notify,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// What the driver is asked to do.
+#[derive(Debug)]
+enum Command {
+    Go,
+    Adopt(Transfer),
+    Release(oneshot::Sender<Result<Transfer, NotReleased>>),
+    Stop(Arc<str>, oneshot::Sender<()>),
+    Drain,
 }
 
 impl Client {
     /// New pods are refused from now on. Pods go on being removed while the connection lasts; it is not made again.
     pub fn drain(&self) {
-        self.0.drain.notify_one();
+        self.tell(Command::Drain);
     }
 
     /// The pods that should be served and can't be, by uid. Takes no lock.
     pub fn pending(&self) -> Vec<PendingPod> {
         self.0.pending.load().as_ref().clone()
     }
+
+    /// A driver that has ended does nothing, also with what it is told.
+    fn tell(&self, command: Command) {
+        let _ = self.0.commands.send(command);
+    }
 }
 
-/// The handle, and the client itself, which runs until it is dropped.
+/// The handle, and the client itself, which runs until it is dropped, and connects when it is told to
+/// ([`Client::go`], [`Client::adopt`]).
 ///
 /// The proxy is not ready (task `workload proxy manager`) from this call on until all pods that istio-cni has named are
-/// served, and again while there is no connection. The future needs a tokio runtime with I/O and time. It logs what
-/// operators should know, each outage once.
+/// served, and again while there is no connection, unless it was given away. The future needs a tokio runtime with I/O and
+/// time. It logs what operators should know, each outage once.
 pub fn start(
     config: Config,
     host: Arc<dyn PodHost>,
     readiness: Readiness,
     metrics: WorkloadManagerMetrics,
 ) -> (Client, impl Future<Output = ()> + Send) {
-    let client = Client(Arc::default());
+    let (commands, told) = mpsc::unbounded_channel();
+    let client = Client(Arc::new(Handle { pending: ArcSwap::default(), commands }));
     let driver = Driver {
         config,
         host,
@@ -80,14 +98,18 @@ pub fn start(
         unready: Some(readiness.pending(TASK)),
         readiness,
         handle: client.0.clone(),
+        told,
         reconciler: Reconciler::new(),
-        link: Link::Down,
+        link: Link::Elsewhere,
+        releasing: None,
+        unread_since: None,
         back_off: BackOff::default(),
         outage_told: false,
         handling: None,
         draining: false,
         operations: JoinSet::new(),
         pods: HashMap::new(),
+        stops: Vec::new(),
     };
     (client, driver.run())
 }
@@ -99,8 +121,12 @@ struct Driver {
     readiness: Readiness,
     unready: Option<readiness::Pending>,
     handle: Arc<Handle>,
+    told: mpsc::UnboundedReceiver<Command>,
     reconciler: Reconciler<Arc<Namespace>>,
     link: Link,
+    releasing: Option<Releasing>,
+    /// Since when the next message may have waited, if it waited for us.
+    unread_since: Option<u64>,
     back_off: BackOff,
     /// Whether there was a warning since the last complete snapshot.
     outage_told: bool,
@@ -110,13 +136,24 @@ struct Driver {
     operations: JoinSet<Done>,
     /// Whom an operation is about, and what it is, for one that panics.
     pods: HashMap<Id, Operation>,
+    /// Who waits for a pod to be gone.
+    stops: Vec<(Arc<str>, oneshot::Sender<()>)>,
 }
 
+/// ```text
+///                go              it works
+///   Elsewhere ───────► Waiting ───────────► Up ──┐
+///     ▲   │               ▲────── lost ──────│   │ lost by one that drains,
+///     │   └──── adopt ────┼───────────────►──┘   ▼ as is Waiting
+///     └───── release ─────┴── Waiting, Up, Down  Down
+/// ```
 enum Link {
     Up(Connection),
     Waiting(Instant),
-    /// Not made yet, or not again.
+    /// Not made again, by one that drains.
     Down,
+    /// Not ours yet, or not any more.
+    Elsewhere,
 }
 
 struct Operation {
@@ -134,7 +171,7 @@ enum Event {
     Received(Result<Packet, ReceiveError>),
     Done(Result<(Id, Done), JoinError>),
     Time,
-    Drain,
+    Told(Command),
 }
 
 /// Why a packet can't be handled.
@@ -150,9 +187,11 @@ enum UnreadableError {
 
 impl Driver {
     async fn run(mut self) {
-        let start = Instant::now();
-        self.connect();
+        // So that a message can be older than we are.
+        let start = Instant::now().checked_sub(STALLED).unwrap_or_else(Instant::now);
         loop {
+            self.perform();
+            self.release(now(start));
             self.perform();
             self.publish();
             let asleep = Instant::now();
@@ -172,12 +211,25 @@ impl Driver {
                     }
                     self.reconciler.handle_timeout(now);
                 }
-                Event::Drain => {
-                    self.draining = true;
-                    self.reconciler.drain();
-                    if let Link::Waiting(_) = self.link {
-                        self.link = Link::Down;
-                    }
+                Event::Told(command) => self.obey(command, now),
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command, now: u64) {
+        match command {
+            Command::Go => self.go(),
+            Command::Adopt(transfer) => self.adopt(transfer, now),
+            Command::Release(reply) => self.begin_release(reply),
+            Command::Stop(uid, reply) => {
+                self.reconciler.relayed_del(&uid, now);
+                self.stops.push((uid, reply));
+            }
+            Command::Drain => {
+                self.draining = true;
+                self.reconciler.drain();
+                if let Link::Waiting(_) = self.link {
+                    self.link = Link::Down;
                 }
             }
         }
@@ -187,17 +239,19 @@ impl Driver {
         let timeout = self.reconciler.timeout().map(|at| start + Duration::from_millis(at));
         let reconnect = match self.link {
             Link::Waiting(until) => Some(until),
-            Link::Up(_) | Link::Down => None,
+            Link::Up(_) | Link::Down | Link::Elsewhere => None,
         };
-        let wake_up = timeout.into_iter().chain(reconnect).chain([Instant::now() + HEARTBEAT]).min();
+        let until = self.release_until();
+        let wake_up =
+            timeout.into_iter().chain(reconnect).chain(until).chain([Instant::now() + HEARTBEAT]).min();
         // Messages are answered one after the other: while one is handled the next one waits in the kernel.
         let connection = match &self.link {
-            Link::Up(connection) if !self.reconciler.is_busy() => Some(connection),
+            Link::Up(connection) if !self.reconciler.is_busy() && !self.is_withheld() => Some(connection),
             _ => None,
         };
         tokio::select! {
             biased;
-            () = self.handle.drain.notified(), if !self.draining => Event::Drain,
+            Some(command) = self.told.recv() => Event::Told(command),
             Some(done) = self.operations.join_next_with_id() => Event::Done(done),
             () = sleep_until(wake_up) => Event::Time,
             packet = receive(connection) => Event::Received(packet),
@@ -234,7 +288,7 @@ impl Driver {
             Ok(request) => {
                 debug!(?request, "a message of istio-cni");
                 self.handling = Some(request.kind());
-                self.reconciler.message(request, now);
+                self.reconciler.message(request, self.unread_since.take().unwrap_or(now));
             }
             Err(error) => {
                 self.handling = Some(ZdsMessage::Unreadable);
@@ -355,6 +409,14 @@ impl Driver {
         let pending: Vec<_> = self.reconciler.pending().map(PendingPod::new).collect();
         self.metrics.pods(self.reconciler.active(), pending.len());
         self.metrics.connected(matches!(self.link, Link::Up(_)));
+        for (uid, reply) in std::mem::take(&mut self.stops) {
+            if self.reconciler.is_going(&uid) {
+                self.stops.push((uid, reply));
+            } else {
+                // Who asked may have stopped waiting.
+                let _ = reply.send(());
+            }
+        }
         if **self.handle.pending.load() != pending {
             self.handle.pending.store(Arc::new(pending));
         }
@@ -434,6 +496,10 @@ const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_secs(15);
 /// As stock calls it.
 const TASK: &str = "workload proxy manager";
+
+mod transfer;
+
+use transfer::Releasing;
 
 #[cfg(test)]
 mod tests;

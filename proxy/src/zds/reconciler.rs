@@ -25,6 +25,9 @@
 //! ```
 //!
 //! Whatever happens to the connection touches no pod: only what istio-cni says does.
+//!
+//! At rest (nothing unanswered, no pod Starting or Stopping) it can also be Elsewhere: [`Reconciler::release`] leads there
+//! from Following or Down, [`Reconciler::adopt`] from there to Following.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -109,11 +112,11 @@ enum Pod<N> {
 }
 
 /// What is to be served, and is not yet.
-struct Target<N> {
-    place: Place,
-    namespace: N,
+pub(super) struct Target<N> {
+    pub(super) place: Place,
+    pub(super) namespace: N,
     /// Why it was not served when it should have been.
-    failure: Option<Arc<str>>,
+    pub(super) failure: Option<Arc<str>>,
 }
 
 /// What follows a start that works.
@@ -130,6 +133,8 @@ enum Link {
         named: BTreeSet<Arc<str>>,
     },
     Following,
+    /// Another process has it, which tells what it hears.
+    Elsewhere,
 }
 
 /// A message that is answered when something has been done. The next one is not taken before.
@@ -178,10 +183,16 @@ impl<N: Clone> Reconciler<N> {
         self.awaited.is_some()
     }
 
+    /// Whether all pods have been named on this connection.
+    pub(super) fn is_following(&self) -> bool {
+        matches!(self.link, Link::Following)
+    }
+
     /// Whether all that istio-cni named is served.
     pub(super) fn is_ready(&self) -> bool {
         let reconciling = self.awaited.as_ref().is_some_and(|it| matches!(it.what, Work::Reconcile(_)));
-        matches!(self.link, Link::Following) && !reconciling && self.pending().next().is_none()
+        let told_all = matches!(self.link, Link::Following | Link::Elsewhere);
+        told_all && !reconciling && self.pending().next().is_none()
     }
 
     /// How many pods are served.
@@ -272,7 +283,7 @@ impl<N: Clone> Reconciler<N> {
         self.actions.pop_front()
     }
 
-    fn add(&mut self, uid: &Arc<str>, mut target: Target<N>, now: u64) {
+    fn add(&mut self, uid: &Arc<str>, target: Target<N>, now: u64) {
         if let Link::Snapshot { named } = &mut self.link {
             named.insert(uid.clone());
         }
@@ -282,8 +293,18 @@ impl<N: Clone> Reconciler<N> {
             return self.answer(Err(DRAINING.into()));
         }
         let stuck = self.is_stuck(uid, now);
+        if self.want(uid, target, now) {
+            self.answer(Ok(()));
+        } else {
+            self.answer_after(Work::Start(uid.clone()), stuck, now);
+        }
+    }
+
+    /// Makes the pod be served, whatever it does now. True if it is already.
+    fn want(&mut self, uid: &Arc<str>, mut target: Target<N>, now: u64) -> bool {
+        let same = self.place(uid) == Some(&target.place);
         match self.pods.get_mut(uid) {
-            Some(Pod::Served(_)) if same => return self.answer(Ok(())),
+            Some(Pod::Served(_)) if same => return true,
             Some(Pod::Served(_)) => self.stop(uid, Some(target), now),
             Some(Pod::Starting { then, .. }) => {
                 *then = if same { Then::Serve } else { Then::Replace(target) }
@@ -295,7 +316,7 @@ impl<N: Clone> Reconciler<N> {
             }
             None => self.start(uid, target, now),
         }
-        self.answer_after(Work::Start(uid.clone()), stuck, now);
+        false
     }
 
     fn keep(&mut self, uid: Arc<str>) {
@@ -522,6 +543,10 @@ const LATEST_ANSWER: u64 = 4_500;
 const RETRY_AFTER: u64 = 5_000;
 const DRAINING: &str = "draining";
 const TOO_SLOW: &str = "what was begun with this pod takes too long";
+
+mod transfer;
+
+pub(super) use transfer::AtRest;
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags,
-    SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, send, socket_with,
+    SocketAddrUnix, SocketFlags, SocketType, connect, recv, recvmsg, send, socket_with,
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -73,6 +73,29 @@ impl Connection {
     /// Around a connected socket that doesn't block.
     fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self(UnixStream::from_std(socket.into())?))
+    }
+
+    /// Around a connected socket that another process gives us.
+    ///
+    /// # Errors
+    /// If it can't be waited for.
+    pub(super) fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Self::new(socket)
+    }
+
+    /// The socket, which nobody waits for any more. What has not been read stays in it.
+    ///
+    /// # Errors
+    /// If the event loop can't let go of it; then it is closed.
+    pub(super) fn into_socket(self) -> io::Result<OwnedFd> {
+        Ok(self.0.into_std()?.into())
+    }
+
+    /// Whether something can be read at once: a packet, or the end.
+    pub(super) fn is_readable(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        !matches!(recv(&self.0, &mut [0_u8], flags), Err(Errno::AGAIN))
     }
 
     /// The next packet. When the future is dropped, none is lost.

@@ -59,6 +59,8 @@ impl PodHost for Host {
     }
 }
 
+mod transfer;
+
 /// A client, and all that is around it.
 struct Scene {
     host: Arc<Host>,
@@ -67,7 +69,7 @@ struct Scene {
     telemetry: Telemetry,
     listener: Option<Listener>,
     task: JoinHandle<()>,
-    folder: TempDir,
+    folder: Arc<TempDir>,
     /// While it is there, the clock moves only by `advance`: it would else whenever a socket is waited for.
     _clock: mpsc::Sender<()>,
 }
@@ -81,18 +83,27 @@ impl Drop for Scene {
 impl Scene {
     /// An istio-cni that listens, or will later.
     fn new(listening: bool) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let mut scene = Self::idle(folder);
+        if listening {
+            scene.listen();
+        }
+        scene.client.go();
+        scene
+    }
+
+    /// A client that has not begun.
+    fn idle(folder: Arc<TempDir>) -> Self {
         let (clock, stopped) = mpsc::channel();
         // A test that hangs gets its clock back, so that its timeouts come.
         tokio::task::spawn_blocking(move || stopped.recv_timeout(Duration::from_secs(60)));
-        let folder = tempfile::tempdir().unwrap();
         let (host, readiness) = (Arc::new(Host::default()), Readiness::default());
         let telemetry = Telemetry::new("", || 0);
         let metrics = telemetry.workload_manager().clone();
-        let listener = listening.then(|| Listener::bind(&folder.path().join("ztunnel.sock")));
         let config = Config { path: folder.path().join("ztunnel.sock") };
         let (client, run) = start(config, host.clone(), readiness.clone(), metrics);
         let task = tokio::spawn(run);
-        Self { host, client, readiness, telemetry, listener, task, folder, _clock: clock }
+        Self { host, client, readiness, telemetry, listener: None, task, folder, _clock: clock }
     }
 
     fn listen(&mut self) {

@@ -112,6 +112,23 @@ impl World {
         }
     }
 
+    /// The connection goes to another machine with all pods, or comes back, if that can be now.
+    fn hand_over(&mut self, machine: &mut Machine, random: &mut fastrand::Rng, now: u64) {
+        let busy = self.hosted.values().any(|hosted| !matches!(hosted, Hosted::Served(_)));
+        match machine.release() {
+            Ok(at_rest) => {
+                assert!(!busy && machine.timeout().is_none());
+                assert_eq!(machine.active(), self.hosted.len());
+                if random.bool() {
+                    *machine = Machine::new();
+                }
+                machine.adopt(at_rest, now);
+                self.take(machine);
+            }
+            Err(why) => assert!(busy, "{why}"),
+        }
+    }
+
     fn disconnect(&mut self, machine: &mut Machine) {
         machine.disconnected();
         assert_eq!(machine.poll(), None, "a lost connection is nothing to do");
@@ -163,6 +180,9 @@ fn whatever_happens_in_the_end_the_named_pods_are_served() {
                 };
                 if world.connected {
                     assert!(world.completed);
+                    if random.u8(..4) == 0 {
+                        world.hand_over(&mut machine, random, now);
+                    }
                     world.say(&mut machine, request, random, calm, &mut now);
                 }
             }
