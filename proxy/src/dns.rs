@@ -24,6 +24,7 @@ mod upstream;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -46,8 +47,12 @@ pub struct DnsProxy(mpsc::UnboundedSender<Command>);
 enum Command {
     Serve(Arc<Pod>, DnsSockets),
     Stop(Arc<Pod>, oneshot::Sender<()>),
-    Drain(oneshot::Sender<()>),
+    StopAll(Phase, oneshot::Sender<()>),
+    Copy(oneshot::Sender<io::Result<Copies>>),
 }
+
+/// Copies of the sockets of each pod that is served.
+type Copies = Vec<(Arc<Pod>, DnsSockets)>;
 
 /// What the tasks of a pod do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +60,8 @@ enum Phase {
     Serving,
     /// Nothing new is taken; what has come is answered.
     Draining,
+    /// As Draining, but what waits in the sockets is left to those who have copies of them.
+    LettingGo,
     Stopped,
 }
 
@@ -92,7 +99,24 @@ impl DnsProxy {
 
     /// Takes no more questions, answers those that have come, and closes all sockets. Takes 5 s or a little more at most.
     pub async fn drain(&self) {
-        self.ask(Command::Drain).await;
+        self.ask(|done| Command::StopAll(Phase::Draining, done)).await;
+    }
+
+    /// Copies of all sockets, for another process to [`serve`](Self::serve). Whoever reads a question first answers it; who
+    /// should stop reading is told to [`let_go`](Self::let_go).
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub async fn copy(&self) -> io::Result<Vec<(Arc<Pod>, DnsSockets)>> {
+        let (done, copies) = oneshot::channel();
+        let _ = self.0.send(Command::Copy(done));
+        copies.await.unwrap_or_else(|_| Err(io::Error::other("the thread of the DNS proxy is gone")))
+    }
+
+    /// Takes no more questions: those that wait are for whoever holds copies of the sockets. Answers what was taken, and
+    /// closes its own copies. Takes 5 s or a little more at most. Pods can be served again by a copy at any time.
+    pub async fn let_go(&self) {
+        self.ask(|done| Command::StopAll(Phase::LettingGo, done)).await;
     }
 
     async fn ask(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
@@ -105,6 +129,9 @@ impl DnsProxy {
 
 /// The sockets of one pod at work.
 struct Serving {
+    pod: Arc<Pod>,
+    udp: Vec<Arc<tokio::net::UdpSocket>>,
+    tcp: Vec<Arc<tokio::net::TcpListener>>,
     phase: watch::Sender<Phase>,
     tasks: JoinSet<()>,
 }
@@ -112,7 +139,7 @@ struct Serving {
 async fn run(mut commands: mpsc::UnboundedReceiver<Command>, resolver: &Arc<Resolver>) {
     // By the pod's number.
     let mut pods: BTreeMap<u64, Serving> = BTreeMap::new();
-    let mut drains = JoinSet::new();
+    let mut ends = JoinSet::new();
     while let Some(command) = commands.recv().await {
         match command {
             Command::Serve(pod, sockets) => match Serving::start(resolver, pod.clone(), sockets) {
@@ -132,16 +159,19 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, resolver: &Arc<Reso
                 }
                 let _ = done.send(());
             }
-            Command::Drain(done) => {
-                let ends: Vec<_> =
-                    std::mem::take(&mut pods).into_values().map(|pod| pod.end(Phase::Draining)).collect();
+            Command::StopAll(phase, done) => {
+                let mut ending = JoinSet::new();
+                for serving in std::mem::take(&mut pods).into_values() {
+                    ending.spawn(serving.end(phase));
+                }
                 // Others need not wait for it.
-                drains.spawn(async move {
-                    for end in ends {
-                        end.await;
-                    }
+                ends.spawn(async move {
+                    while ending.join_next().await.is_some() {}
                     let _ = done.send(());
                 });
+            }
+            Command::Copy(done) => {
+                let _ = done.send(pods.values().map(Serving::copy).collect());
             }
         }
     }
@@ -152,26 +182,41 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, resolver: &Arc<Reso
 
 impl Serving {
     fn start(resolver: &Arc<Resolver>, pod: Arc<Pod>, sockets: DnsSockets) -> io::Result<Self> {
-        let client = Arc::new(resolver.client(pod));
+        let client = Arc::new(resolver.client(pod.clone()));
         let (phase, _) = watch::channel(Phase::Serving);
         let mut tasks = JoinSet::new();
-        for socket in sockets.udp {
-            let socket = tokio::net::UdpSocket::from_std(socket)?;
-            tasks.spawn(udp::serve(socket, resolver.clone(), client.clone(), phase.subscribe()));
+        let udp = sockets.udp.into_iter().map(|socket| tokio::net::UdpSocket::from_std(socket).map(Arc::new));
+        let udp = udp.collect::<io::Result<Vec<_>>>()?;
+        let tcp =
+            sockets.tcp.into_iter().map(|socket| tokio::net::TcpListener::from_std(socket).map(Arc::new));
+        let tcp = tcp.collect::<io::Result<Vec<_>>>()?;
+        for socket in &udp {
+            let (resolver, client) = (resolver.clone(), client.clone());
+            tasks.spawn(udp::serve(socket.clone(), resolver, client, phase.subscribe()));
         }
         let places = Arc::new(Semaphore::new(tcp::MOST_CONNECTIONS));
-        for listener in sockets.tcp {
+        for listener in &tcp {
             let (resolver, client) = (resolver.clone(), client.clone());
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.spawn(tcp::serve(listener, resolver, client, places.clone(), phase.subscribe()));
+            tasks.spawn(tcp::serve(listener.clone(), resolver, client, places.clone(), phase.subscribe()));
         }
-        Ok(Self { phase, tasks })
+        Ok(Self { pod, udp, tcp, phase, tasks })
+    }
+
+    fn copy(&self) -> io::Result<(Arc<Pod>, DnsSockets)> {
+        let udp = self.udp.iter().map(|socket| Ok(socket.as_fd().try_clone_to_owned()?.into()));
+        let tcp = self.tcp.iter().map(|listener| Ok(listener.as_fd().try_clone_to_owned()?.into()));
+        let sockets =
+            DnsSockets { udp: udp.collect::<io::Result<_>>()?, tcp: tcp.collect::<io::Result<_>>()? };
+        Ok((self.pod.clone(), sockets))
     }
 
     /// Returns when everything is closed.
-    async fn end(mut self, phase: Phase) {
-        self.phase.send_replace(phase);
-        while let Some(ended) = self.tasks.join_next().await {
+    async fn end(self, phase: Phase) {
+        let Self { udp, tcp, phase: told, mut tasks, .. } = self;
+        // The tasks close theirs when it is time.
+        drop((udp, tcp));
+        told.send_replace(phase);
+        while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 error!(target: "dns", %error, "a panic ended the service of a socket");
             }

@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers what comes until it is told to end. Everything is closed when this returns.
 pub(super) async fn serve(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     resolver: Arc<Resolver>,
     client: Arc<Client>,
     places: Arc<Semaphore>,
@@ -50,11 +50,14 @@ pub(super) async fn serve(
             _ = phase.changed() => {}
         }
     }
-    if *phase.borrow() == Phase::Draining {
+    let phase = *phase.borrow();
+    if phase == Phase::Draining {
         // What has been accepted by the kernel would be reset when the listener is closed.
         while let Ok(Ok(accepted)) = timeout(Duration::ZERO, accept(&listener, &places)).await {
             start(&mut connections, accepted);
         }
+    }
+    if phase != Phase::Stopped {
         drop(listener);
         let _ = timeout(BUDGET, async { while connections.join_next().await.is_some() {} }).await;
     }

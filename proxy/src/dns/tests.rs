@@ -35,6 +35,7 @@ struct Scene {
     telemetry: Telemetry,
     nameserver: UdpSocket,
     nameserver_tcp: TcpListener,
+    config: DnsConfig,
     _file: tempfile::NamedTempFile,
 }
 
@@ -59,12 +60,12 @@ impl Scene {
         store.update(|edit| local::load(MESH).unwrap().apply(edit));
         let sockets = bind(&config.addresses, &SOCKETS, true).unwrap();
         let (udp, tcp) = (sockets.udp[0].local_addr().unwrap(), sockets.tcp[0].local_addr().unwrap());
-        let (proxy, _) = start(config, SOCKETS, store.clone(), telemetry.dns().clone()).unwrap();
+        let (proxy, _) = start(config.clone(), SOCKETS, store.clone(), telemetry.dns().clone()).unwrap();
         let workload =
             WorkloadName { namespace: "shop".into(), name: "web-1".into(), service_account: "web".into() };
         let pod = Arc::new(Pod::new("uid", workload, Arc::new(Namespace::current().unwrap()), false));
         proxy.serve(pod.clone(), sockets);
-        Self { proxy, pod, udp, tcp, store, telemetry, nameserver, nameserver_tcp, _file: file }
+        Self { proxy, pod, udp, tcp, store, telemetry, nameserver, nameserver_tcp, config, _file: file }
     }
 
     async fn client(&self) -> UdpSocket {
@@ -292,4 +293,79 @@ async fn a_drain_answers_what_has_come() {
     assert_eq!(receive(&client).await.metadata.response_code, ResponseCode::NXDomain);
     timeout(SOON, drained).await.expect("it doesn't end").unwrap();
     assert!(std::net::UdpSocket::bind(scene.udp).is_ok());
+}
+
+#[tokio::test]
+async fn copies_of_the_sockets_go_on_where_the_first_ones_let_go() {
+    let scene = Scene::new().await;
+    let client = scene.client().await;
+    let telemetry = Telemetry::new("", || 0);
+    let (successor, _) =
+        start(scene.config.clone(), SOCKETS, scene.store.clone(), telemetry.dns().clone()).unwrap();
+    // Under way in the first one: one question in a datagram, one over a connection.
+    client.send(&question("example.com.", RecordType::A).to_vec().unwrap()).await.unwrap();
+    let (forwarded, from) = scene.forwarded().await;
+    let mut old_stream = TcpStream::connect(scene.tcp).await.unwrap();
+    let asked = question("example.com.", RecordType::MX).to_vec().unwrap();
+    old_stream.write_all(&framed(&asked)).await.unwrap();
+    let (mut upstream, _) = timeout(SOON, scene.nameserver_tcp.accept()).await.unwrap().unwrap();
+    let forwarded_tcp = Message::from_vec(&read_framed(&mut upstream).await).unwrap();
+
+    let mut copies = scene.proxy.copy().await.unwrap();
+    assert_eq!(copies.len(), 1);
+    let (pod, sockets) = copies.remove(0);
+    assert_eq!((pod.number(), sockets.udp.len(), sockets.tcp.len()), (scene.pod.number(), 1, 1));
+    // Some come before it lets go, some after; nobody else reads yet.
+    let questions: Vec<_> = (0..60)
+        .map(|id| {
+            let mut message = question("web.", RecordType::A);
+            message.metadata.id = id;
+            message.to_vec().unwrap()
+        })
+        .collect();
+    for question in &questions[..30] {
+        client.send(question).await.unwrap();
+    }
+    let finish = async {
+        // Commands are taken in order: it has been told.
+        assert!(scene.proxy.copy().await.unwrap().is_empty());
+        scene.nameserver.send_to(&reply(&forwarded, ResponseCode::NXDomain), from).await.unwrap();
+        upstream.write_all(&framed(&reply(&forwarded_tcp, ResponseCode::NXDomain))).await.unwrap();
+        let answer = Message::from_vec(&read_framed(&mut old_stream).await).unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+        drop(old_stream);
+    };
+    let let_go = async { tokio::join!(scene.proxy.let_go(), finish) };
+    timeout(SOON, let_go).await.expect("it doesn't let go");
+    for question in &questions[30..] {
+        client.send(question).await.unwrap();
+    }
+    let mut new_stream = TcpStream::connect(scene.tcp).await.expect("the copies listen");
+
+    successor.serve(pod, sockets);
+    let mut answered: BTreeMap<u16, usize> = BTreeMap::new();
+    for _ in 0..61 {
+        let answer = receive(&client).await;
+        // The one that was under way was forwarded.
+        if answer.metadata.response_code != ResponseCode::NXDomain {
+            *answered.entry(answer.metadata.id).or_default() += 1;
+        }
+    }
+    assert!(answered.values().all(|count| *count == 1) && answered.len() == 60, "{answered:?}");
+    new_stream.write_all(&framed(&questions[0])).await.unwrap();
+    let answer = Message::from_vec(&read_framed(&mut new_stream).await).unwrap();
+    assert_eq!(shown(&answer), "No Error | web. A 10.1.0.1");
+    // The first one reads no more: the rest was the other's, which can give the sockets back.
+    let asked_of = |telemetry: &Telemetry| {
+        let text = telemetry.exposition();
+        let lines = text.lines().filter(|line| line.starts_with("istio_dns_requests_total{"));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum::<u64>()
+    };
+    assert_eq!(asked_of(&scene.telemetry) + asked_of(&telemetry), 60 + 1 + 2);
+    assert!(asked_of(&telemetry) > 30);
+    let (pod, sockets) = successor.copy().await.unwrap().remove(0);
+    drop(new_stream);
+    timeout(SOON, successor.let_go()).await.expect("it doesn't let go");
+    scene.proxy.serve(pod, sockets);
+    assert_eq!(shown(&ask(&client, &question("web.", RecordType::A)).await), "No Error | web. A 10.1.0.1");
 }

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers what comes until it is told to end. The socket is closed when this returns or is dropped.
 pub(super) async fn serve(
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     resolver: Arc<Resolver>,
     client: Arc<Client>,
     mut phase: watch::Receiver<Phase>,
@@ -34,10 +34,13 @@ pub(super) async fn serve(
             _ = phase.changed() => {}
         }
     }
-    if *phase.borrow() == Phase::Draining {
+    let phase = *phase.borrow();
+    if phase == Phase::Draining {
         while let Ok(received) = server.socket.try_recv_from(&mut server.buffer) {
             server.received(Ok(received)).await;
         }
+    }
+    if phase != Phase::Stopped {
         while let Some(answer) = server.waiting.join_next().await {
             server.send(answer).await;
         }
@@ -49,7 +52,7 @@ pub(super) async fn serve(
 type Answer = (Vec<u8>, SocketAddr);
 
 struct Server {
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     resolver: Arc<Resolver>,
     client: Arc<Client>,
     waiting: JoinSet<Answer>,
