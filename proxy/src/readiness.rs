@@ -18,6 +18,9 @@ struct State {
     missing: BTreeSet<&'static str>,
     /// It will never be ready again; tasks that end with the process are no news.
     ended: bool,
+    latches: usize,
+    /// It was ready while there was a latch.
+    held: bool,
 }
 
 /// Something that is not ready yet. Dropping it says that it is.
@@ -27,6 +30,14 @@ pub struct Pending {
     name: &'static str,
     readiness: Readiness,
 }
+
+/// Keeps a process ready that is, or becomes so; dropping it tells the truth again.
+///
+/// A DaemonSet that has two pods on a node deletes the outdated one as soon as it is not ready, also while that is handing
+/// everything over to the other one, which isn't ready yet.
+#[derive(Debug)]
+#[must_use = "dropping it at once does nothing"]
+pub struct Latch(Readiness);
 
 impl Readiness {
     /// Makes the proxy unready until the task is dropped. Two tasks of one name are one.
@@ -42,9 +53,18 @@ impl Readiness {
         state.ended = true;
     }
 
-    /// What is not ready, in the order of the alphabet.
+    /// Keeps the process ready, once it is, as long as the result lives; only [`end`](Self::end) wins over that.
+    pub fn latch(&self) -> Latch {
+        let mut state = self.lock();
+        state.latches += 1;
+        state.held |= state.missing.is_empty();
+        Latch(self.clone())
+    }
+
+    /// What keeps the process from being ready, in the order of the alphabet.
     pub fn missing(&self) -> Vec<&'static str> {
-        self.lock().missing.iter().copied().collect()
+        let state = self.lock();
+        if state.held && !state.ended { Vec::new() } else { state.missing.iter().copied().collect() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -56,6 +76,7 @@ impl Drop for Pending {
     fn drop(&mut self) {
         let mut state = self.readiness.lock();
         state.missing.remove(self.name);
+        state.held |= state.latches > 0 && state.missing.is_empty();
         if state.ended {
             return;
         }
@@ -66,6 +87,14 @@ impl Drop for Pending {
         } else {
             info!(task = self.name, pending = %rest, "a task is ready");
         }
+    }
+}
+
+impl Drop for Latch {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.latches -= 1;
+        state.held &= state.latches > 0;
     }
 }
 
@@ -96,6 +125,29 @@ mod tests {
 
     use super::*;
     use crate::http_server::testing::{block_on, listener, request};
+
+    #[test]
+    fn who_was_ready_stays_so_while_it_is_latched() {
+        let readiness = Readiness::default();
+        let latch = readiness.latch();
+        let first = readiness.pending("proxy");
+        assert!(readiness.missing().is_empty(), "it was ready at the latch");
+        let second = readiness.latch();
+        drop(latch);
+        assert!(readiness.missing().is_empty(), "there is another one");
+        drop(second);
+        assert_eq!(readiness.missing(), ["proxy"]);
+
+        let latch = readiness.latch();
+        assert_eq!(readiness.missing(), ["proxy"], "it never was ready");
+        drop(first);
+        let again = readiness.pending("state manager");
+        assert!(readiness.missing().is_empty(), "it was, since then");
+        readiness.end("draining");
+        assert_eq!(readiness.missing(), ["draining", "state manager"]);
+        drop((latch, again));
+        assert_eq!(readiness.missing(), ["draining"]);
+    }
 
     #[test]
     fn the_probe_sees_what_is_missing() {
