@@ -222,6 +222,13 @@ impl Connection {
         self.session.consume_pending(stream, n);
     }
 
+    /// Sends a PING of the caller's own (RFC 9113 section 6.7); [`Event::Answered`](crate::Event::Answered) tells of its
+    /// answer. One at a time: asking again before that changes nothing. A question doesn't move with the connection: its
+    /// answer is ignored elsewhere.
+    pub fn probe(&mut self) {
+        self.session.probe();
+    }
+
     /// Begins a graceful end (RFC 9113 section 6.8): GOAWAY without a limit, a PING, and once that is answered GOAWAY with
     /// the last stream. Streams that are open go on; [`close`](Self::close) when none is left.
     pub fn shutdown(&mut self, now: Time) {

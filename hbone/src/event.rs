@@ -87,6 +87,8 @@ pub enum Event {
     },
     /// Client: [`stream_room`](crate::Connection::stream_room) was 0 and isn't any more.
     Room,
+    /// The peer has answered a [`probe`](crate::Connection::probe): it has read all that was sent before it.
+    Answered,
     /// The peer sent GOAWAY: no new streams here.
     Draining,
     /// The peer is done (close_notify, or GOAWAY) and no stream is left.

@@ -51,6 +51,8 @@ pub(crate) struct Session {
     receive: ReceiveWindow,
     send: SendWindow,
     keepalive: Keepalive,
+    /// A PING of the caller's is out. Not frozen: whoever goes on with the connection hasn't asked.
+    probing: bool,
     shutdown: Shutdown,
     /// The last stream that the peer's GOAWAY leaves us.
     peer_shutdown: Option<u32>,
@@ -86,6 +88,7 @@ impl Session {
             ),
             send: SendWindow::new(DEFAULT_WINDOW),
             keepalive: Keepalive::new(now, &config),
+            probing: false,
             shutdown: Shutdown::Running,
             peer_shutdown: None,
             ended: false,
@@ -297,6 +300,13 @@ impl Session {
         }
     }
 
+    /// Asks the peer whether it is there.
+    pub(crate) fn probe(&mut self) {
+        if !std::mem::replace(&mut self.probing, true) {
+            self.output.ping(PROBE);
+        }
+    }
+
     pub(crate) fn shutdown(&mut self, now: Time) {
         if self.shutdown != Shutdown::Running {
             return;
@@ -420,6 +430,9 @@ enum Standing {
 
 /// What our keepalive PING carries.
 const KEEPALIVE: [u8; 8] = *b"hbone ka";
+
+/// What a PING of the caller's carries.
+const PROBE: [u8; 8] = *b"hbone ok";
 
 /// What the PING behind our first GOAWAY carries.
 const SHUTDOWN: [u8; 8] = *b"hbone go";

@@ -2,7 +2,7 @@
 
 use super::input::violation;
 use super::shutdown::Shutdown;
-use super::{KEEPALIVE, SHUTDOWN, Session, Standing};
+use super::{KEEPALIVE, PROBE, SHUTDOWN, Session, Standing};
 use crate::error::{ConnectionError, ErrorCode};
 use crate::event::Event;
 use crate::frame::{GoAway, Ping, Reset, Settings, WindowUpdate};
@@ -85,7 +85,12 @@ impl Session {
     }
 
     /// RFC 9113 section 6.7.
-    pub(super) fn receive_ping(&mut self, now: Time, ping: Ping) -> Result<(), ConnectionError> {
+    pub(super) fn receive_ping(
+        &mut self,
+        now: Time,
+        ping: Ping,
+        events: &mut Vec<Event>,
+    ) -> Result<(), ConnectionError> {
         match ping {
             Ping { ack: false, payload } => self.output.reply(|out| Ping { ack: true, payload }.encode(out)),
             Ping { payload: KEEPALIVE, .. } => {
@@ -98,6 +103,11 @@ impl Session {
                 if matches!(self.shutdown, Shutdown::Announced { .. }) {
                     self.say_final(ErrorCode::NO_ERROR);
                 }
+                Ok(())
+            }
+            Ping { payload: PROBE, .. } if self.probing => {
+                self.probing = false;
+                events.push(Event::Answered);
                 Ok(())
             }
             // Nothing we asked.

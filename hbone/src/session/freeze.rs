@@ -100,6 +100,7 @@ impl Session {
             receive,
             send,
             keepalive,
+            probing: false,
             shutdown,
             peer_shutdown,
             ended,

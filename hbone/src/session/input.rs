@@ -212,7 +212,7 @@ impl Session {
             Ok(Frame::Reset(reset)) => self.receive_reset(now, reset, events),
             Ok(Frame::Settings(settings)) => self.receive_settings(now, &settings, events),
             Ok(Frame::SettingsAck) => self.receive_settings_ack(),
-            Ok(Frame::Ping(ping)) => self.receive_ping(now, ping),
+            Ok(Frame::Ping(ping)) => self.receive_ping(now, ping, events),
             Ok(Frame::GoAway(go_away)) => self.receive_go_away(now, &go_away, events),
             Ok(Frame::WindowUpdate(update)) => self.receive_window_update(now, update, events),
             Ok(Frame::Ignored) => Ok(()),

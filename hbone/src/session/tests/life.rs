@@ -150,6 +150,27 @@ fn our_going_away_does_not_wait_for_ever() {
 }
 
 #[test]
+fn the_answer_to_a_probe_is_told_once_and_only_to_who_asked() {
+    let ack = frame(PING, ACK, 0, super::super::PROBE);
+    let mut peer = Peer::client();
+    assert_eq!(peer.receive(&ack), Ok(vec![]), "nobody has asked yet");
+    peer.session.probe();
+    peer.session.probe();
+    let pings = peer.sent().into_iter().filter(|(head, _)| head.kind == Kind::Ping).count();
+    assert_eq!(pings, 1);
+    assert_eq!(peer.receive(&ack), Ok(vec![Event::Answered]));
+    assert_eq!(peer.receive(&ack), Ok(vec![]));
+    peer.session.probe();
+    let mut moved = peer.moved();
+    assert_eq!(moved.receive(&ack), Ok(vec![]), "the question stayed behind");
+    moved.session.probe();
+    assert_eq!(moved.receive(&ack), Ok(vec![Event::Answered]));
+    // Nor may a peer answer without end what nobody asked.
+    let flood = (0..100_000).find_map(|_| moved.receive(&ack).err());
+    assert!(flood.is_some());
+}
+
+#[test]
 fn a_silent_peer_is_given_up() {
     let mut peer = Peer::client();
     assert_eq!(peer.session.timeout(), Time(10_000));

@@ -72,7 +72,7 @@ impl Tunnel {
                 Event::Response { stream, response } => self.accept_reply(*stream, response, core),
                 Event::Room => effects.push(Effect::Room),
                 Event::Draining => effects.push(Effect::LeavePool),
-                Event::Closed => {}
+                Event::Closed | Event::Answered => {}
             }
         }
         events.clear();
