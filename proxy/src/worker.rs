@@ -22,8 +22,10 @@ mod core;
 mod dial;
 mod drain;
 mod end;
+mod frozen;
 mod jobs;
 mod leg;
+mod listeners;
 mod mailbox;
 mod moving;
 mod pair;
@@ -48,6 +50,7 @@ use self::accept::Listener;
 use self::core::{Core, Job, Source};
 use self::dial::{Dial, Dialled};
 use self::end::{End, is_reset};
+use self::frozen::arrival::Arrival;
 use self::pair::{Pair, Side};
 use self::recheck::Recheck;
 use self::tunnel::{Effect, Tunnel};
@@ -56,8 +59,12 @@ use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::telemetry::{Failure, ResponseFlags};
 
-pub use self::mailbox::{Handle, Mailbox, Message};
-pub use self::tunnel::moving::{FrozenTunnel, Kept, MoveError};
+pub use self::frozen::arrival::Taken;
+pub use self::frozen::prepared::PreparedConnection;
+pub use self::frozen::{FrozenConnection, FrozenKind, Given, Kept, MoveError};
+pub use self::listeners::ListenerCopy;
+pub use self::mailbox::{Handle, Mailbox, Message, Reply};
+pub use self::moving::Movable;
 pub use self::user::Listening;
 
 /// The token of the mailbox's waker.
@@ -88,7 +95,7 @@ pub struct Worker {
     pool: Pool,
     effects: Vec<Effect>,
     recheck: Recheck,
-    /// The test switch: every tunnel moves on at this interval, ms.
+    /// The test switch: every connection moves on at this interval, ms.
     move_interval: Option<u64>,
     next_move: u64,
     running: bool,
@@ -174,7 +181,7 @@ impl Worker {
                 break;
             }
         }
-        self.move_tunnels_if_due();
+        self.move_connections_if_due();
         self.core.forget_gone();
         Ok(())
     }
@@ -425,12 +432,23 @@ impl Worker {
                     self.cut_all(&failure.reason);
                 }
             }
-            Message::Moved(moved) => self.tunnel_arrived(*moved),
-            Message::GiveTunnels(give) => {
-                let given = self.give_tunnels();
-                give(given);
+            Message::Moved(moved) => self.arrive(*moved),
+            Message::GiveConnections { most, descriptors, canary, reply } => {
+                reply(self.give_connections(most, descriptors, canary));
             }
-            Message::TakeTunnel(frozen, taken) => taken(self.thaw_tunnel(*frozen)),
+            Message::TakeConnection { prepared, secrets, taken, proved } => {
+                let arrival = Arrival::new(prepared.frozen_at, taken, proved);
+                self.take_connection(*prepared, secrets, arrival);
+            }
+            Message::TakeBack(frozen, kept) => {
+                self.run_again(*frozen, kept);
+            }
+            Message::CountConnections(reply) => reply(self.count_connections()),
+            Message::CopyListeners(reply) => reply(self.copy_listeners()),
+            Message::LetGoOfListeners(done) => {
+                self.let_go_of_listeners();
+                done(());
+            }
             Message::Wake(key) => {
                 if let Some(dial) = self.dials.get_mut(key) {
                     self.core.enqueue(Job::Dial(key), &mut dial.queued);

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ztunnel::clock::Clock;
+use hbone::Secrets;
+use ztunnel::clock::{self, Clock};
 use ztunnel::config::{InboundConfig, LocationConfig, SocketConfig};
 use ztunnel::identity::{self, Certificates, FakeCaConfig, RootFiles};
 use ztunnel::namespace::Namespace;
@@ -16,7 +18,9 @@ use ztunnel::pool::{Directory, Loads};
 use ztunnel::shared::{Http2, PoolLimits, Shared};
 use ztunnel::socket::{self, ListenerKind};
 use ztunnel::telemetry::{ControlPlaneMetrics, Telemetry};
-use ztunnel::worker::{FrozenTunnel, Handle, Kept, Listening, Mailbox, Message, MoveError, Worker};
+use ztunnel::worker::{
+    Given, Handle, Listening, Mailbox, Message, MoveError, PreparedConnection, Taken, Worker,
+};
 
 /// What a host is made of.
 #[derive(Debug)]
@@ -37,6 +41,7 @@ pub struct HostConfig {
 
 /// See the module. Its threads end with the process.
 pub struct Host {
+    shared: Arc<Shared>,
     worker: Handle,
     sockets: SocketConfig,
     pod: Arc<Pod>,
@@ -87,7 +92,7 @@ impl Host {
         let running = Worker::new(0, shared.clone(), mailbox, None).expect("an event queue");
         assert!(shared.workers.set(vec![worker.clone()]).is_ok(), "the workers are set here only");
         thread::spawn(move || running.run().expect("the worker runs"));
-        Self { worker, sockets, pod }
+        Self { shared, worker, sockets, pod }
     }
 
     /// Accepts connections at `address`.
@@ -104,27 +109,43 @@ impl Host {
         Ok(())
     }
 
-    /// Freezes every tunnel that can be moved; tells when that was done, too.
+    /// Freezes everything that can be moved; tells when that was done, too.
     ///
     /// # Panics
     /// The worker has ended.
-    pub fn give(&self) -> (Vec<(FrozenTunnel, Kept)>, Instant) {
+    pub fn give(&self) -> (Vec<Given>, Instant) {
         let (send, receive) = mpsc::channel();
-        self.worker.post(Message::GiveTunnels(Box::new(move |given| {
+        let reply = Box::new(move |given| {
             // Whoever asked waits below.
             send.send((given, Instant::now())).ok();
-        })));
+        });
+        let (most, descriptors) = (usize::MAX, usize::MAX);
+        self.worker.post(Message::GiveConnections { most, descriptors, canary: false, reply });
         receive.recv().expect("the worker answers")
     }
 
-    /// Runs a tunnel; whether it does can be received.
-    pub fn take(&self, tunnel: FrozenTunnel) -> mpsc::Receiver<Result<(), MoveError>> {
+    /// Checks what another process wants to give.
+    ///
+    /// # Errors
+    /// It can't run here.
+    pub fn prepare(&self, record: &[u8], sockets: Vec<OwnedFd>) -> Result<PreparedConnection, MoveError> {
+        let now = self.shared.clock.now();
+        PreparedConnection::read(record, sockets, clock::monotonic_ns(), &self.shared.pods, now)
+    }
+
+    /// Runs a connection; whether it does can be received.
+    pub fn take(
+        &self,
+        prepared: PreparedConnection,
+        secrets: Option<Secrets>,
+    ) -> mpsc::Receiver<Result<Taken, MoveError>> {
         let (send, receive) = mpsc::channel();
-        let answer = Box::new(move |taken| {
+        let taken = Box::new(move |taken| {
             // Nobody has to wait for it.
             send.send(taken).ok();
         });
-        self.worker.post(Message::TakeTunnel(Box::new(tunnel), answer));
+        let prepared = Box::new(prepared);
+        self.worker.post(Message::TakeConnection { prepared, secrets, taken, proved: None });
         receive
     }
 }

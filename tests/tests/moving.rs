@@ -51,7 +51,7 @@ fn a_tunnel_that_vanishes_on_its_way_is_noticed() {
 
 #[test]
 fn a_flipped_bit_is_refused() {
-    refused(Fault::FlippedBit, "the connection's state: snapshot is damaged");
+    refused(Fault::FlippedBit, "the record is damaged");
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_missing_socket_is_refused() {
 
 #[test]
 fn a_record_that_ends_early_is_refused() {
-    refused(Fault::CutRecord, "the tunnel's record: it isn't one");
+    refused(Fault::CutRecord, "the record is damaged");
 }
 
 /// The damaged tunnel is refused and its connections end at once; everything else goes on.

@@ -27,7 +27,7 @@ const PAUSE: u64 = 100;
 /// See the module.
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
-    listening: Listening,
+    pub(super) listening: Listening,
     pub(super) pod: Arc<Pod>,
     queued: Queued,
     /// Until when it pauses, ms.

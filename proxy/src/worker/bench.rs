@@ -2,17 +2,23 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-use hbone::{ConnectRequest, Connection, Event, Handshake, Inbox, Outbox, SessionConfig, StreamId, Time};
+use hbone::{
+    ConnectRequest, Connection, Event, Handshake, Inbox, Outbox, Secrets, SessionConfig, StreamId, Time,
+};
 use mio::Events;
 use xds::Store;
 
 use super::leg::Adrift;
 use super::placing::{Fresh, Onward};
 use super::user::{Origin, Stage};
-use super::{FrozenTunnel, Handle, Listening, Mailbox, Message, MoveError, Worker};
+use super::{
+    FrozenConnection, Given, Handle, Listening, Mailbox, Message, MoveError, PreparedConnection, Taken,
+    Worker,
+};
 use crate::clock::Clock;
 use crate::config::{InboundConfig, LocationConfig, LogFormat, SocketConfig};
 use crate::identity::{self, Certificates, Credentials, Lookup};
@@ -243,31 +249,66 @@ impl Bench {
         Origin { source, listener, tracked }
     }
 
-    /// Takes a tunnel out of the first worker, asks `meanwhile`, and gives it to the second one.
+    /// Takes a tunnel out of the first worker, asks `meanwhile`, and gives it to the last one.
     pub(super) fn move_tunnel(&mut self, meanwhile: impl FnOnce(&mut Self)) {
-        let frozen = self.frozen_tunnel();
+        let frozen = self.frozen();
         meanwhile(self);
         self.thaw(frozen).unwrap();
     }
 
-    /// Takes a tunnel out of the first worker. What its old owner keeps is let go of at once.
-    pub(super) fn frozen_tunnel(&mut self) -> FrozenTunnel {
-        let (send, given) = mpsc::channel();
-        self.handles[0].post(Message::GiveTunnels(Box::new(move |tunnels| send.send(tunnels).unwrap())));
-        self.turn();
-        let (frozen, kept) = given.recv().unwrap().pop().unwrap();
+    /// Takes the one connection that there is out of the first worker. What its old owner keeps is let go of at once.
+    pub(super) fn frozen(&mut self) -> FrozenConnection {
+        let mut given = self.give(usize::MAX, usize::MAX, false);
+        assert_eq!(given.len(), 1);
+        let (frozen, kept) = given.pop().unwrap();
         kept.released();
         frozen
     }
 
-    /// Gives a tunnel to the last worker.
-    pub(super) fn thaw(&mut self, frozen: FrozenTunnel) -> Result<(), MoveError> {
-        let (send, taken) = mpsc::channel();
-        let answer = Box::new(move |result| send.send(result).unwrap());
-        self.handles.last().unwrap().post(Message::TakeTunnel(Box::new(frozen), answer));
+    /// What the first worker gives away.
+    pub(super) fn give(&mut self, most: usize, descriptors: usize, canary: bool) -> Vec<Given> {
+        let (send, given) = mpsc::channel();
+        let reply = Box::new(move |connections| send.send(connections).unwrap());
+        self.handles[0].post(Message::GiveConnections { most, descriptors, canary, reply });
         self.turn();
-        taken.recv().unwrap()
+        given.recv().unwrap()
     }
+
+    /// Gives a connection to the last worker, as another process would get it.
+    pub(super) fn thaw(&mut self, frozen: FrozenConnection) -> Result<Taken, MoveError> {
+        let prepared = self.prepare(&frozen.record, frozen.sockets)?;
+        let news = self.take(prepared, frozen.secrets);
+        self.until("it runs", |_| news.taken.try_recv().ok())
+    }
+
+    pub(super) fn prepare(
+        &self,
+        record: &[u8],
+        sockets: Vec<OwnedFd>,
+    ) -> Result<PreparedConnection, MoveError> {
+        let frozen_at = crate::clock::monotonic_ns();
+        PreparedConnection::read(record, sockets, frozen_at, &self.shared.pods, self.shared.clock.now())
+    }
+
+    /// Has the last worker run a connection, and prove it; what it says of that.
+    pub(super) fn take(&mut self, prepared: PreparedConnection, secrets: Option<Secrets>) -> News {
+        let (send, taken) = mpsc::channel();
+        let (prove, proved) = mpsc::channel();
+        self.handles.last().unwrap().post(Message::TakeConnection {
+            prepared: Box::new(prepared),
+            secrets,
+            // A test need not listen.
+            taken: Box::new(move |result| drop(send.send(result))),
+            proved: Some(Box::new(move |result| drop(prove.send(result)))),
+        });
+        News { taken, proved }
+    }
+}
+
+/// What a worker says of a connection that it was given.
+pub(super) struct News {
+    pub(super) taken: mpsc::Receiver<Result<Taken, MoveError>>,
+    pub(super) proved: mpsc::Receiver<Result<(), String>>,
 }
 
 /// An application of the local workload, and the connections that it has accepted.

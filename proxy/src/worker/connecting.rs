@@ -293,7 +293,7 @@ impl Worker {
                 let mut user = self.users.remove(key);
                 self.core.timers.set(Job::User(key), &mut user.armed, None);
                 if let Stage::Connecting { onward, observation } = user.stage {
-                    let mut pair = Pair::new(user.leg, onward, observation);
+                    let mut pair = Pair::new(user.leg, onward, observation, self.core.now);
                     let entry = self.pairs.vacant_entry();
                     pair.assign(entry.key(), &mut self.core);
                     self.core.enqueue(Job::Pair(entry.key()), &mut pair.queued);

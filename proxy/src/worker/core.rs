@@ -126,6 +126,35 @@ impl Core {
         })
     }
 
+    /// Registers sockets that were another owner's; nobody's events are theirs until they are assigned.
+    ///
+    /// # Errors
+    /// The event loop takes one of them not; then all are reset, since nobody else has them.
+    pub(super) fn adopt(&mut self, sockets: Vec<OwnedFd>, pod: &Arc<Pod>) -> io::Result<Vec<Leg>> {
+        let mut legs = Vec::with_capacity(sockets.len());
+        let mut failed = None;
+        for socket in sockets {
+            if failed.is_some() {
+                socket::abort(&socket);
+                continue;
+            }
+            let adrift = Adrift::new(mio::net::TcpStream::from_std(socket.into()), pod.clone());
+            match self.register(adrift, Source::Gone) {
+                Ok(mut leg) => {
+                    leg.try_at_once();
+                    legs.push(leg);
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        let Some(error) = failed else { return Ok(legs) };
+        for leg in legs {
+            leg.abort();
+            self.close(leg);
+        }
+        Err(error)
+    }
+
     /// Makes a non-blocking connection in the pod's namespace and registers it.
     pub(super) fn connect(
         &mut self,

@@ -1,5 +1,7 @@
 //! A tunnel on its way up, of either role.
 
+pub(super) mod moving;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

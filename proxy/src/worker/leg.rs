@@ -86,13 +86,20 @@ pub(super) enum Taken {
 impl Leg {
     pub(super) fn register(adrift: Adrift, source: usize, registry: &Registry) -> io::Result<Self> {
         let Adrift { mut socket, held } = adrift;
-        registry.register(&mut socket, Token(source), Interest::READABLE | Interest::WRITABLE)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut socket, Token(source), interest).inspect_err(|_| socket::abort(&socket))?;
         Ok(Self { socket, source, readable: false, writable: false, read_closed: false, failed: false, held })
     }
 
     /// On whose behalf it is held.
     pub(super) fn pod(&self) -> &Arc<Pod> {
         &self.held.0
+    }
+
+    /// Its next turn finds out what the kernel has for it and takes, without waiting for an event.
+    pub(super) fn try_at_once(&mut self) {
+        self.readable = true;
+        self.writable = true;
     }
 
     /// Takes note of an event.

@@ -5,15 +5,18 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
+use hbone::Secrets;
 use mio::{Poll, Waker};
 
+use super::frozen::{FrozenConnection, Given, Kept, MoveError};
+use super::listeners::ListenerCopy;
+use super::moving::Moved;
 use super::placing::Fresh;
-use super::tunnel::moving::{FrozenTunnel, Kept, MoveError, Moved};
-use super::{Listening, MAILBOX};
+use super::{Listening, MAILBOX, Movable, PreparedConnection, Taken};
 use crate::pod::Pod;
 
 /// Called by the worker, on its thread, with what was asked for: must not block.
-pub(super) type Reply<T> = Box<dyn FnOnce(T) + Send>;
+pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
 /// A message to a worker.
 pub enum Message {
@@ -23,12 +26,41 @@ pub enum Message {
     RemovePod(Arc<Pod>, Reply<()>),
     /// A connection that was accepted elsewhere and belongs here.
     Fresh(Box<Fresh>),
-    /// A tunnel moves here.
+    /// A connection moves here from another worker.
     Moved(Box<Moved>),
-    /// Freeze every tunnel that can be moved, and give them away: to another process, for example.
-    GiveTunnels(Reply<Vec<(FrozenTunnel, Kept)>>),
-    /// Run this tunnel, and say whether it does.
-    TakeTunnel(Box<FrozenTunnel>, Reply<Result<(), MoveError>>),
+    /// Freeze connections and give them away, to another process for example: those first that have been idle for longest.
+    /// An empty answer: nothing (more) can be given now.
+    GiveConnections {
+        /// How many at most.
+        most: usize,
+        /// How many sockets all of them may have. A connection that has more by itself is left out.
+        descriptors: usize,
+        /// Only one tunnel, the one with the fewest streams.
+        canary: bool,
+        /// Gets them.
+        reply: Reply<Vec<Given>>,
+    },
+    /// Run this connection, which nobody else has from now on.
+    TakeConnection {
+        /// What was prepared.
+        prepared: Box<PreparedConnection>,
+        /// The keys of a tunnel.
+        secrets: Option<Secrets>,
+        /// Hears when its first turn is over, or why it can't run. Exactly once.
+        taken: Reply<Result<Taken, MoveError>>,
+        /// If somebody wants to know: hears, exactly once and maybe much later, whether a tunnel's peer has answered. What is
+        /// no tunnel has nothing to prove.
+        proved: Option<Reply<Result<(), String>>>,
+    },
+    /// Run this connection again: it was frozen in this process, and nobody else has got it.
+    TakeBack(Box<FrozenConnection>, Kept),
+    /// Say what could be given away now, and what not.
+    CountConnections(Reply<Movable>),
+    /// Give copies of the listening sockets.
+    CopyListeners(Reply<io::Result<Vec<ListenerCopy>>>),
+    /// Let go of the listening sockets, and accept nothing more from them; then call this. Copies of them live elsewhere, or
+    /// what the kernel has queued is lost. They may come again by [`Message::Listen`].
+    LetGoOfListeners(Reply<()>),
     /// The certificate that the tunnel with this key waits for has come, or will not.
     Wake(usize),
     /// The mesh has changed: what that means for live connections.

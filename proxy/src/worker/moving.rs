@@ -1,18 +1,41 @@
-//! Tunnels that go to another worker, and those that come.
+//! Connections that go to another worker or another process, and those that come.
+
+mod order;
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use hbone::Secrets;
+
 use super::core::{Job, Source};
+use super::dial::Dial;
+use super::end::End;
+use super::frozen::arrival::Arrival;
+use super::frozen::prepared::{Committed, PreparedConnection, PreparedOther};
+use super::frozen::{FrozenConnection, FrozenKind, Given, Kept, MoveError};
+use super::leg::Leg;
+use super::pair::Pair;
 use super::removing::removed;
-use super::tunnel::moving::{FrozenTunnel, Kept, Moved};
-use super::{Message, MoveError, Tunnel, Worker};
+use super::tunnel::moving::PreparedTunnel;
+use super::user::{Stage, User};
+use super::{Message, Tunnel, Worker};
 use crate::pool::PoolKey;
 use crate::telemetry::{Failure, MoveResult, ResponseFlags};
 
+pub use self::order::Movable;
+
+/// A connection on its way to another worker.
+pub struct Moved {
+    frozen: FrozenConnection,
+    kept: Kept,
+    /// Whose pool its new owner was entered for.
+    key: Option<PoolKey>,
+    since: Instant,
+}
+
 impl Worker {
-    /// The test switch: sends every tunnel to the next worker when its interval has passed.
-    pub(super) fn move_tunnels_if_due(&mut self) {
+    /// The test switch: sends every connection to the next worker when its interval has passed.
+    pub(super) fn move_connections_if_due(&mut self) {
         let Some(interval) = self.move_interval else { return };
         if self.core.now < self.next_move {
             return;
@@ -20,32 +43,16 @@ impl Worker {
         self.next_move = self.core.now + interval;
         let workers = self.core.shared.workers.get().map_or(1, Vec::len);
         let next = (self.core.id + 1) % workers;
-        for key in self.keys(|worker| &worker.tunnels) {
-            if self.tunnels[key].is_movable() {
-                self.send_tunnel(key, next);
-            }
+        for place in self.movable() {
+            self.send(place.job, next);
         }
     }
 
-    /// Freezes every tunnel that can be moved. Users that wait for room on one stay, and get a new tunnel.
-    pub(super) fn give_tunnels(&mut self) -> Vec<(FrozenTunnel, Kept)> {
-        let keys = self.keys(|worker| &worker.tunnels);
-        let movable = keys.into_iter().filter(|key| self.tunnels[*key].is_movable()).collect::<Vec<_>>();
-        let give = |key| {
-            let (frozen, kept, pool_key) = self.freeze_tunnel(key);
-            if let Some(pool_key) = pool_key {
-                self.serve(&pool_key);
-            }
-            (frozen, kept)
-        };
-        movable.into_iter().map(give).collect()
-    }
-
-    /// Freezes a tunnel and sends it to a worker, which may be this one. Users that wait for room on it follow it.
-    fn send_tunnel(&mut self, key: usize, worker: usize) {
+    /// Freezes a connection and sends it to a worker, which may be this one. Users that wait for room on a tunnel follow it.
+    fn send(&mut self, job: Job, worker: usize) {
         let since = Instant::now();
-        let (frozen, kept, pool_key) = self.freeze_tunnel(key);
-        if let Some(pool_key) = &pool_key {
+        let Some((frozen, kept, key)) = self.freeze(job) else { return };
+        if let Some(pool_key) = &key {
             self.core.shared.directory.enter(pool_key, worker);
             if worker != self.core.id {
                 let entry = self.pool.entry(pool_key);
@@ -57,70 +64,250 @@ impl Worker {
                 self.forget_if_unused(pool_key);
             }
         }
-        self.core.shared.post(worker, Message::Moved(Box::new(Moved { frozen, kept, key: pool_key, since })));
+        self.core.shared.post(worker, Message::Moved(Box::new(Moved { frozen, kept, key, since })));
     }
 
-    /// Takes a tunnel out of this worker; the key tells whose pool it has left.
-    fn freeze_tunnel(&mut self, key: usize) -> (FrozenTunnel, Kept, Option<PoolKey>) {
-        let mut tunnel = self.tunnels.remove(key);
-        self.core.timers.set(Job::Tunnel(key), &mut tunnel.armed, None);
-        let pool_key = tunnel.key().cloned();
-        if let Some(pool_key) = &pool_key {
-            self.pool.entry(pool_key).tunnels.retain(|&tunnel| tunnel != key);
+    /// Freezes connections for another process. Users that wait for room on a tunnel that goes stay, and get a new one.
+    pub(super) fn give_connections(&mut self, most: usize, descriptors: usize, canary: bool) -> Vec<Given> {
+        let mut places = self.movable();
+        if canary {
+            order::canary(&mut places, descriptors);
+        } else {
+            order::wave(&mut places, most, descriptors);
         }
-        let (frozen, kept) = tunnel.freeze(&mut self.core);
-        (frozen, kept, pool_key)
+        let mut given = Vec::with_capacity(places.len());
+        for place in places {
+            if let Some((frozen, kept, pool_key)) = self.freeze(place.job) {
+                if let Some(pool_key) = pool_key {
+                    self.serve(&pool_key);
+                }
+                given.push((frozen, kept));
+            }
+        }
+        given
     }
 
-    /// A tunnel comes from another worker.
-    pub(super) fn tunnel_arrived(&mut self, moved: Moved) {
+    /// Takes a connection out of this worker; the key tells whose pool a tunnel has left.
+    fn freeze(&mut self, job: Job) -> Option<(FrozenConnection, Kept, Option<PoolKey>)> {
+        match job {
+            Job::Tunnel(key) => {
+                let mut tunnel = self.tunnels.try_remove(key)?;
+                self.core.timers.set(job, &mut tunnel.armed, None);
+                let pool_key = tunnel.key().cloned();
+                if let Some(pool_key) = &pool_key {
+                    self.pool.entry(pool_key).tunnels.retain(|&tunnel| tunnel != key);
+                }
+                let (frozen, kept) = tunnel.freeze(&mut self.core);
+                Some((frozen, kept, pool_key))
+            }
+            Job::User(key) => {
+                let mut user = self.users.try_remove(key)?;
+                self.core.timers.set(job, &mut user.armed, None);
+                if let Stage::AwaitTunnel { key: pool_key, .. } = &user.stage {
+                    self.stop_waiting(key, &pool_key.clone());
+                }
+                let (frozen, kept) = user.freeze(&mut self.core)?;
+                Some((frozen, kept, None))
+            }
+            Job::Dial(key) => {
+                let mut dial = self.dials.try_remove(key)?;
+                self.core.timers.set(job, &mut dial.armed, None);
+                let (frozen, kept) = dial.freeze(&mut self.core)?;
+                Some((frozen, kept, None))
+            }
+            Job::Pair(key) => {
+                let (frozen, kept) = self.pairs.try_remove(key)?.freeze(&mut self.core);
+                Some((frozen, kept, None))
+            }
+            Job::Listener(_) | Job::Recheck => None,
+        }
+    }
+
+    /// A connection comes from another worker.
+    pub(super) fn arrive(&mut self, moved: Moved) {
         let Moved { frozen, kept, key, since } = moved;
-        let result = self.thaw_tunnel(frozen);
-        let outcome = match result {
+        let tunnel = frozen.kind == FrozenKind::Tunnel;
+        let runs = self.run_again(frozen, kept);
+        if !runs && let Some(key) = &key {
+            self.forget_if_unused(key);
+        }
+        if tunnel {
+            let outcome = if runs { MoveResult::Moved } else { MoveResult::Lost };
+            self.core.shared.telemetry.tunnel_moved(outcome, since.elapsed());
+        }
+    }
+
+    /// Runs what was frozen in this process. `false`: it can't be run, and has ended.
+    pub(super) fn run_again(&mut self, frozen: FrozenConnection, kept: Kept) -> bool {
+        let (shared, now) = (self.core.shared.clone(), self.core.now);
+        let prepared = frozen.prepare(&shared.pods, now);
+        match prepared.and_then(|(prepared, secrets)| self.take(prepared, secrets, None)) {
             Ok(()) => {
                 kept.released();
-                MoveResult::Moved
+                true
+            }
+            Err(MoveError::PodGone) => {
+                kept.ended(now, &removed());
+                false
             }
             Err(error) => {
-                if let Some(key) = &key {
-                    self.forget_if_unused(key);
-                }
-                if matches!(error, MoveError::PodGone) {
-                    return kept.ended(self.core.now, &removed());
-                }
                 let failure = Failure::new(ResponseFlags::None, format!("lost in a move: {error}"));
-                kept.ended(self.core.now, &failure);
-                tracing::error!(%error, "a tunnel was lost in a move between workers; please report it");
-                MoveResult::Lost
+                kept.ended(now, &failure);
+                tracing::error!(%error, "a connection was lost in a move; please report it");
+                false
             }
-        };
-        self.core.shared.telemetry.tunnel_moved(outcome, since.elapsed());
+        }
     }
 
-    /// Makes a frozen tunnel this worker's and lets it run.
-    pub(super) fn thaw_tunnel(&mut self, frozen: FrozenTunnel) -> Result<(), MoveError> {
+    /// Makes a prepared connection this worker's and lets it run. `arrival` hears how that goes.
+    pub(super) fn take_connection(
+        &mut self,
+        prepared: PreparedConnection,
+        secrets: Option<Secrets>,
+        arrival: Arrival,
+    ) {
+        let mut arrival = Some(arrival);
+        let result = self.take(prepared, secrets, Some(&mut arrival));
+        if let (Err(error), Some(arrival)) = (result, arrival) {
+            arrival.refused(error);
+        }
+    }
+
+    /// Makes a prepared connection this worker's. Who waits for news goes along with it, unless it can't run.
+    fn take(
+        &mut self,
+        prepared: PreparedConnection,
+        secrets: Option<Secrets>,
+        arrival: Option<&mut Option<Arrival>>,
+    ) -> Result<(), MoveError> {
+        let (pod, sockets, committed) = prepared.commit(secrets, self.core.now)?;
+        let legs = self.core.adopt(sockets, &pod)?;
+        let arrival = arrival.and_then(Option::take);
+        self.accepted_by_mesh(&pod);
+        match committed {
+            Committed::Tunnel(connection, tunnel) => self.take_tunnel(*connection, *tunnel, legs, arrival)?,
+            Committed::Other(other) => self.take_other(*other, legs, arrival)?,
+        }
+        if let Some(failure) = self.core.cut.clone() {
+            // It was on its way while the others were cut.
+            self.cut_all(&failure.reason);
+        }
+        Ok(())
+    }
+
+    fn take_tunnel(
+        &mut self,
+        connection: hbone::Connection,
+        prepared: PreparedTunnel,
+        legs: Vec<Leg>,
+        arrival: Option<Arrival>,
+    ) -> Result<(), MoveError> {
+        let mut legs = legs.into_iter();
+        let leg = legs.next().ok_or(MoveError::Sockets { expected: 1, got: 0 })?;
         let slot = self.tunnels.vacant_entry();
         let key = slot.key();
-        let mut tunnel = Tunnel::thaw(frozen, key, &mut self.core)?;
-        self.core.assign(&tunnel.leg, Source::Tunnel(key));
+        let mut tunnel = Tunnel::thaw(prepared, connection, leg, legs, key, &mut self.core);
+        if let Some(arrival) = arrival {
+            tunnel.announce(arrival);
+        }
         self.core.enqueue(Job::Tunnel(key), &mut tunnel.queued);
-        let (pod, pool_key) = (tunnel.leg.pod().clone(), tunnel.key().cloned());
+        let pool_key = tunnel.key().cloned();
         if self.core.draining && pool_key.is_none() {
             // It was on its way while the others were told.
             tunnel.shut_down(key, &mut self.core);
         }
         slot.insert(tunnel);
-        if let Some(failure) = self.core.cut.clone() {
-            self.fail_tunnel(key, &failure);
-            return Ok(());
-        }
         if let Some(pool_key) = pool_key {
             self.pool.entry(&pool_key).tunnels.push(key);
             self.core.shared.directory.enter(&pool_key, self.core.id);
             self.serve(&pool_key);
         }
-        self.accepted_by_mesh(&pod);
         self.judge_arrived_tunnel(key);
         Ok(())
     }
+
+    fn take_other(
+        &mut self,
+        prepared: PreparedOther,
+        legs: Vec<Leg>,
+        arrival: Option<Arrival>,
+    ) -> Result<(), MoveError> {
+        let got = legs.len();
+        let mut legs = legs.into_iter();
+        let (Some(leg), second) = (legs.next(), legs.next()) else {
+            return Err(MoveError::Sockets { expected: 1, got });
+        };
+        match prepared {
+            PreparedOther::Pair(pair) => {
+                let far = second.ok_or(MoveError::Sockets { expected: 2, got })?;
+                self.take_pair(Pair::thaw(pair, [leg, far], &self.core), arrival);
+            }
+            PreparedOther::User(user) => self.take_user(User::thaw(user, leg, second, &self.core)?, arrival),
+            PreparedOther::Knock(knock) => {
+                let slot = self.dials.vacant_entry();
+                let key = slot.key();
+                self.core.assign(&leg, Source::Dial(key));
+                let mut dial = Dial::thaw(knock, leg, &self.core);
+                self.core.enqueue(Job::Dial(key), &mut dial.queued);
+                slot.insert(dial);
+                if let Some(arrival) = arrival {
+                    arrival.runs();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_pair(&mut self, mut pair: Pair, arrival: Option<Arrival>) {
+        if let Some(failure) = self.judge_arrived_user(&pair.pod().clone(), pair.observation(), None) {
+            return pair.end(&mut self.core, End::Failed(&failure));
+        }
+        pair.arrival = arrival.map(Box::new);
+        let slot = self.pairs.vacant_entry();
+        pair.assign(slot.key(), &mut self.core);
+        self.core.enqueue(Job::Pair(slot.key()), &mut pair.queued);
+        slot.insert(pair);
+    }
+
+    fn take_user(&mut self, mut user: User, arrival: Option<Arrival>) {
+        if arrival.is_some() {
+            // The process that it comes from has asked the control plane; this one must do so itself.
+            user.stage.ask_again();
+        }
+        let pod = user.leg.pod().clone();
+        let denied = match &user.stage {
+            Stage::Connecting { observation, .. } => self.judge_arrived_user(&pod, observation, None),
+            Stage::AwaitTunnel { key, observation, .. } => {
+                self.judge_arrived_user(&pod, observation, Some(&key.source))
+            }
+            // They haven't been judged yet.
+            Stage::Greeting { .. }
+            | Stage::AwaitWorkload { .. }
+            | Stage::AwaitAnswer { .. }
+            | Stage::Gone => None,
+        };
+        let waits = matches!(user.stage, Stage::AwaitTunnel { .. });
+        let slot = self.users.vacant_entry();
+        let key = slot.key();
+        self.core.assign(&user.leg, Source::User(key));
+        if let Stage::Connecting { onward, .. } = &user.stage {
+            self.core.assign(onward, Source::Onward(key));
+        }
+        slot.insert(user);
+        if let Some(failure) = denied {
+            return self.fail_user(key, &failure);
+        }
+        if let Some(arrival) = arrival {
+            arrival.runs();
+        }
+        if waits {
+            self.arm_user(key);
+            self.place(key);
+        } else {
+            self.drive_user(key);
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

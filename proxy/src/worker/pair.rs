@@ -1,10 +1,13 @@
 //! Two plain TCP sockets, relayed.
 
+pub(super) mod moving;
+
 use std::io;
 use std::sync::Arc;
 
 use super::core::{Core, Job, Source};
 use super::end::End;
+use super::frozen::arrival::Arrival;
 use super::jobs::Queued;
 use super::leg::{Leg, Taken};
 use crate::pod::Pod;
@@ -22,6 +25,10 @@ pub(super) struct Pair {
     /// From far to near.
     backward: Direction,
     observation: Observation,
+    /// When bytes last passed, ms.
+    active_at: u64,
+    /// Who waits for news of it, if it has just arrived.
+    pub(super) arrival: Option<Box<Arrival>>,
     pub(super) queued: Queued,
 }
 
@@ -53,10 +60,10 @@ pub(super) enum Side {
 }
 
 impl Pair {
-    pub(super) fn new(near: Leg, far: Leg, observation: Observation) -> Self {
+    pub(super) fn new(near: Leg, far: Leg, observation: Observation, now: u64) -> Self {
         let (forward, backward) = (Direction::default(), Direction::default());
         let queued = Queued::of(near.pod());
-        Self { near, far, forward, backward, observation, queued }
+        Self { near, far, forward, backward, observation, active_at: now, arrival: None, queued }
     }
 
     /// Its sockets belong to the pair with this key now.
@@ -67,6 +74,11 @@ impl Pair {
 
     pub(super) fn observation(&self) -> &Observation {
         &self.observation
+    }
+
+    /// When bytes last passed, ms.
+    pub(super) fn active_at(&self) -> u64 {
+        self.active_at
     }
 
     pub(super) fn pod(&self) -> &Arc<Pod> {
@@ -86,6 +98,12 @@ impl Pair {
         self.observation.received(forward.bytes);
         let backward = self.backward.relay(&mut self.far, &mut self.near, &mut core.plain)?;
         self.observation.sent(backward.bytes);
+        if forward.bytes + backward.bytes > 0 {
+            self.active_at = core.now;
+        }
+        if let Some(arrival) = self.arrival.take() {
+            arrival.runs();
+        }
         if forward.more || backward.more {
             core.enqueue(Job::Pair(key), &mut self.queued);
         }

@@ -18,6 +18,7 @@ use hbone::{Connection, ConnectionError, ErrorCode, StreamId, Time};
 
 use super::core::{Core, Job};
 use super::end::End;
+use super::frozen::arrival::Arrival;
 use super::jobs::Queued;
 use super::leg::{Leg, Taken};
 use super::stream::{Delivered, Phase, Requested, Stream, Streams};
@@ -99,6 +100,10 @@ pub(super) struct Tunnel {
     freed: bool,
     /// The peer refused a stream (REFUSED_STREAM, RFC 9113, 8.7): it has no room until another one ends.
     refused: bool,
+    /// When an application's bytes last passed, ms.
+    active_at: u64,
+    /// Who waits for news of it, if it has just arrived.
+    arrival: Option<Box<Arrival>>,
     pub(super) armed: Option<u64>,
     pub(super) queued: Queued,
 }
@@ -122,11 +127,13 @@ impl Tunnel {
             active: VecDeque::new(),
             touched: Vec::new(),
             deadlines: BTreeSet::new(),
+            active_at: tracked.opened_ms(),
             tracked,
             open,
             lingering: None,
             freed: false,
             refused: false,
+            arrival: None,
             armed: None,
             queued,
         }
@@ -142,6 +149,11 @@ impl Tunnel {
 
     pub(super) fn streams(&self) -> usize {
         self.streams.len()
+    }
+
+    /// When an application's bytes last passed, ms.
+    pub(super) fn active_at(&self) -> u64 {
+        self.active_at
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = StreamId> {
@@ -188,7 +200,25 @@ impl Tunnel {
             effects.push(Effect::LeavePool);
         }
         self.arm(key, core);
+        self.note_arrival(Arrival::ran);
         Ok(false)
+    }
+
+    /// Who waits for news of it hears of its first turn, and of the peer's answer if they want that.
+    pub(super) fn announce(&mut self, arrival: Arrival) {
+        if arrival.wants_proof() {
+            self.connection.probe();
+        }
+        self.arrival = Some(Box::new(arrival));
+    }
+
+    fn note_arrival(&mut self, news: impl FnOnce(&mut Arrival)) {
+        if let Some(arrival) = &mut self.arrival {
+            news(arrival);
+            if arrival.is_over() {
+                self.arrival = None;
+            }
+        }
     }
 
     /// The first turn after the handshake: bytes that came along with its last flight are waiting in the connection.

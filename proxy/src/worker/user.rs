@@ -1,5 +1,7 @@
 //! A user's connection before its bytes flow.
 
+pub(super) mod moving;
+
 use std::net::SocketAddr;
 
 use drain::Tracked;
@@ -82,6 +84,14 @@ impl Stage {
     /// It goes on when something is known of the mesh.
     pub(super) fn awaits_mesh(&self) -> bool {
         matches!(self, Self::AwaitWorkload { .. } | Self::AwaitAnswer { .. })
+    }
+
+    /// Forgets that the control plane was asked for the destination.
+    pub(super) fn ask_again(&mut self) {
+        *self = match std::mem::replace(self, Self::Gone) {
+            Self::AwaitAnswer { destination, origin } => Self::AwaitWorkload { destination, origin },
+            other => other,
+        };
     }
 
     pub(super) fn flow(&self) -> flow::User {

@@ -1,12 +1,12 @@
-//! A process of the tests that gives its tunnels to another one, takes them back, gives them again.
+//! A process of the tests that gives its connections to another one, takes them back, gives them again.
 //!
 //! ```text
 //!   giver                                               taker
-//!     │  freezes all tunnels                              │
+//!     │  freezes all connections                          │
 //!     │ ───────────── how many, moves so far ───────────► │
 //!     │ ───────────── state and sockets of each ────────► │  holds them, but cannot write: it has no keys
 //!     │ ◄──────────────────── prepared ────────────────── │
-//!     │ ───────────── secrets of each ──────────────────► │  runs them
+//!     │ ───────────── secrets of each, or none ─────────► │  runs them
 //!     │ ◄─────────── which of them run ────────────────── │
 //!     ▼  becomes the taker                                ▼  becomes the giver, after a pause
 //! ```
@@ -27,7 +27,7 @@ use tests::host::{Host, HostConfig};
 use tests::mover::{Fault, Move, MoverConfig, Report};
 use ztunnel::config::{Environment, LocationConfig, LogConfig, ProxyMode};
 use ztunnel::telemetry::log;
-use ztunnel::worker::{FrozenTunnel, Listening};
+use ztunnel::worker::{FrozenConnection, FrozenKind, Listening, Taken};
 
 fn main() -> ExitCode {
     match run() {
@@ -106,25 +106,25 @@ impl Mover {
         let socket = io::stdin();
         let begun = Instant::now();
         let (given, frozen) = self.host.give();
-        let (tunnels, kept): (Vec<_>, Vec<_>) = given.into_iter().unzip();
+        let (connections, kept): (Vec<_>, Vec<_>) = given.into_iter().unzip();
         let mut moved = Move {
-            tunnels: tunnels.len(),
-            streams: tunnels.iter().map(|tunnel| tunnel.sockets.len() - 1).sum(),
-            bytes: tunnels.iter().map(|tunnel| tunnel.record.len()).sum(),
+            tunnels: connections.iter().filter(|given| given.kind == FrozenKind::Tunnel).count(),
+            streams: connections.iter().map(|given| given.streams).sum(),
+            bytes: connections.iter().map(|given| given.record.len()).sum(),
             wait: u64::try_from(frozen.duration_since(begun).as_micros())?,
             pause: 0,
         };
         self.moves += u32::from(moved.counts());
-        let head = [u32::try_from(tunnels.len())?, self.moves].map(u32::to_be_bytes);
+        let head = [u32::try_from(connections.len())?, self.moves].map(u32::to_be_bytes);
         send(&socket, head.as_flattened(), &[])?;
-        for FrozenTunnel { record, sockets, .. } in &tunnels {
+        for FrozenConnection { record, sockets, .. } in &connections {
             let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
             send(&socket, record, &sockets)?;
         }
         receive(&socket)?;
-        for tunnel in tunnels {
+        for connection in connections {
             // Our copies of its sockets and of its secrets go with this turn.
-            send(&socket, tunnel.secrets.expose(), &[])?;
+            send(&socket, connection.secrets.as_ref().map_or(&[], |secrets| secrets.expose()), &[])?;
         }
         let running = receive(&socket)?.bytes;
         moved.pause = u64::try_from(frozen.elapsed().as_micros())?;
@@ -143,9 +143,9 @@ impl Mover {
         let [t0, t1, t2, t3, m0, m1, m2, m3] = head[..] else {
             return Err("a head of another length".into());
         };
-        let tunnels = u32::from_be_bytes([t0, t1, t2, t3]);
+        let connections = u32::from_be_bytes([t0, t1, t2, t3]);
         let moves = u32::from_be_bytes([m0, m1, m2, m3]);
-        let mut records = (0..tunnels).map(|_| receive(&socket)).collect::<Result<Vec<_>, _>>()?;
+        let mut records = (0..connections).map(|_| receive(&socket)).collect::<Result<Vec<_>, _>>()?;
         let fault = self.config.fault.filter(|(at, _)| self.moves < *at && *at <= moves);
         let victim = (0..records.len()).max_by_key(|index| records[*index].descriptors.len());
         let vanishing = match (fault, victim) {
@@ -157,29 +157,40 @@ impl Mover {
             _ => None,
         };
         self.moves = moves;
+        let prepare = |record: Record| self.host.prepare(&record.bytes, record.descriptors);
+        let prepared: Vec<_> = records.into_iter().map(prepare).collect();
         send(&socket, &[], &[])?;
-        let mut answers = Vec::with_capacity(records.len());
-        for (index, Record { bytes, descriptors }) in records.into_iter().enumerate() {
-            let secrets = Secrets::from_bytes(receive(&socket)?.bytes);
-            let tunnel = FrozenTunnel { record: bytes, secrets, sockets: descriptors };
-            answers.push((vanishing != Some(index)).then(|| self.host.take(tunnel)));
+        let mut answers = Vec::with_capacity(prepared.len());
+        for (index, prepared) in prepared.into_iter().enumerate() {
+            let secrets = Some(receive(&socket)?.bytes).filter(|secrets| !secrets.is_empty());
+            let secrets = secrets.map(Secrets::from_bytes);
+            answers.push(match prepared {
+                Err(error) => Err(error),
+                Ok(_) if vanishing == Some(index) => Ok(None),
+                Ok(prepared) => Ok(Some(self.host.take(prepared, secrets))),
+            });
         }
         let mut running = Vec::with_capacity(answers.len());
         for answer in answers {
-            match answer.map(|answer| answer.recv()).transpose()? {
-                Some(Err(error)) => {
+            let taken = match answer {
+                Err(error) => Err(error),
+                Ok(None) => Ok(Taken::Ended),
+                Ok(Some(answer)) => answer.recv()?,
+            };
+            running.push(match taken {
+                Ok(_) => RUNS,
+                Err(error) => {
                     tell(&Report::Refused(error.to_string()));
-                    running.push(REFUSED);
+                    REFUSED
                 }
-                Some(Ok(())) | None => running.push(RUNS),
-            }
+            });
         }
         send(&socket, &running, &[])?;
         Ok(())
     }
 }
 
-/// The taker's answer about one tunnel.
+/// The taker's answer about one connection.
 const RUNS: u8 = 1;
 const REFUSED: u8 = 0;
 

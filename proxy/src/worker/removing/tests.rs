@@ -85,13 +85,19 @@ fn a_tunnel_whose_pod_has_gone_ends_where_it_arrives() {
             peer.exchange();
             (bench.workers[0].tunnels.len() == 1).then_some(())
         });
-        let frozen = bench.frozen_tunnel();
+        let (frozen, kept) = bench.give(1, usize::MAX, false).pop().unwrap();
         let gone = bench.pod.clone();
         remove(&mut bench, &gone);
         // Another pod of the same name has come meanwhile; the tunnel is not its.
         let elsewhere = NamespaceId { device: 0, inode: 0 };
         assert!(bench.shared.pods.find("local", elsewhere).is_none());
-        assert!(matches!(bench.thaw(frozen), Err(MoveError::PodGone)));
+        // Whoever is only offered it leaves it alone.
+        let copies = frozen.sockets.iter().map(|socket| socket.try_clone().unwrap()).collect();
+        assert!(matches!(bench.prepare(&frozen.record, copies), Err(MoveError::PodGone)));
+        bench.turn();
+        while let Heard::Bytes(_) = hear(&peer.socket) {}
+        assert_eq!(hear(&peer.socket), Heard::Nothing);
+        bench.handles[0].post(Message::TakeBack(Box::new(frozen), kept));
         // Not an orderly end, which could be taken for a whole stream's.
         let heard = bench.until("an end", |_| match hear(&peer.socket) {
             Heard::Nothing | Heard::Bytes(_) => None,

@@ -1,164 +1,107 @@
-//! A tunnel as something that can be carried: frozen here, thawed by another worker or another process.
-//!
-//! ```text
-//!   Tunnel ──freeze──► Frozen ──pack──► FrozenTunnel ── bytes, secrets, sockets ──► thaw ──► Tunnel
-//!                        │                                                           │
-//!                        └─ stays with the old owner until the new one runs: then `released`, or dropped if it failed
-//! ```
-//!
-//! The bytes ([`record`]) hold everything but the traffic secrets. The same path serves moves inside one process, so that
-//! every such move exercises what a move between two processes needs.
+//! A tunnel taken apart, and put together by its new owner: see [`frozen`](crate::worker::frozen).
 
-mod record;
+pub(in crate::worker) mod record;
 
-use std::os::fd::OwnedFd;
-use std::time::Instant;
+use drain::Kind;
+use hbone::{Connection, StreamId, Time};
 
-use drain::Tracked;
-use hbone::{Prepared, Secrets, ThawError, Time};
-use mio::net::TcpStream;
-
-use super::Tunnel;
-use crate::pool::PoolKey;
-use crate::shared::Shared;
-use crate::socket;
-use crate::telemetry::{ConnectionFacts, Failure, Observation, Open};
+use super::{Role, Tunnel};
+use crate::clock::monotonic_ns;
+use crate::inbound::TunnelPeer;
+use crate::telemetry::ConnectionFacts;
 use crate::worker::core::{Core, Source};
-use crate::worker::leg::Adrift;
-use crate::worker::stream::Stream;
+use crate::worker::frozen::facts::PreparedObservation;
+use crate::worker::frozen::record::{self as connection_record, Body};
+use crate::worker::frozen::{FrozenConnection, FrozenKind, Given, Kept};
+use crate::worker::leg::Leg;
+use crate::worker::stream::{Phase, Stream};
 
-/// A tunnel without an owner.
-pub struct FrozenTunnel {
-    /// Everything but secrets and sockets, in the format of `moving/record.rs`.
-    pub record: Vec<u8>,
-    /// The traffic secrets of both directions.
-    pub secrets: Secrets,
-    /// The tunnel's socket, then the local sockets of its streams in the order of the record.
-    pub sockets: Vec<OwnedFd>,
+/// A tunnel as its record tells it, on this process's clock, without its HBONE connection.
+pub(in crate::worker) struct PreparedTunnel {
+    peer: TunnelPeer,
+    role: Role,
+    facts: ConnectionFacts,
+    opened: u64,
+    streams: Vec<PreparedStream>,
+    refused: bool,
 }
 
-/// What stays behind of a tunnel that was frozen: its place in the registry and its counters, so that it counts as
-/// ours until somebody else has it.
-pub struct Kept {
-    observations: Vec<Observation>,
-    _tracked: Tracked<ConnectionFacts>,
-    _open: Open,
+struct PreparedStream {
+    id: StreamId,
+    phase: Phase,
+    observation: PreparedObservation,
 }
 
-/// A tunnel on its way to another worker.
-pub struct Moved {
-    pub(in crate::worker) frozen: FrozenTunnel,
-    pub(in crate::worker) kept: Kept,
-    /// Whose pool its new owner was entered for.
-    pub(in crate::worker) key: Option<PoolKey>,
-    pub(in crate::worker) since: Instant,
-}
-
-/// Why a frozen tunnel can't run here.
-#[derive(Debug, thiserror::Error)]
-pub enum MoveError {
-    /// The HBONE connection's own state.
-    #[error("the connection's state: {0}")]
-    Connection(#[from] ThawError),
-    /// Whose it was is served no more.
-    #[error("its pod is gone")]
-    PodGone,
-    /// What surrounds it.
-    #[error("the tunnel's record: {0}")]
-    Record(&'static str),
-    /// Another number of sockets came than the record names.
-    #[error("{got} sockets came with a record of {expected}")]
-    Sockets {
-        /// What the record says.
-        expected: usize,
-        /// What came.
-        got: usize,
-    },
-    /// The kernel refused a socket.
-    #[error("a socket can't be used: {0}")]
-    Socket(#[from] std::io::Error),
-}
-
-impl Kept {
-    /// The tunnel has ended on its way: each of its connections says so in the access log.
-    pub(in crate::worker) fn ended(self, now: u64, failure: &Failure) {
-        for observation in self.observations {
-            observation.close(now, Err(failure));
-        }
-    }
-
-    /// The tunnel runs elsewhere: nothing is logged, nothing counted as closed.
-    pub fn released(self) {
-        for observation in self.observations {
-            observation.release();
-        }
+impl PreparedTunnel {
+    pub(in crate::worker) fn streams(&self) -> usize {
+        self.streams.len()
     }
 }
 
 impl Tunnel {
-    /// Whether it may be frozen now: not while it is saying goodbye.
-    pub(in crate::worker) fn is_movable(&self) -> bool {
-        self.lingering.is_none()
+    /// Why it can't be frozen now, if it can't.
+    pub(in crate::worker) fn unmovable(&self) -> Option<&'static str> {
+        if self.lingering.is_some() {
+            Some("it is being closed")
+        } else if self.arrival.is_some() {
+            Some("it has just arrived")
+        } else {
+            None
+        }
     }
 
     /// Takes the tunnel out of this worker. Its sockets leave the event loop first, since epoll follows the open file.
-    pub(in crate::worker) fn freeze(self, core: &mut Core) -> (FrozenTunnel, Kept) {
-        let encoder = record::Encoder::new(self.leg.pod(), &self.peer, &self.role, &self.tracked, core.now);
+    pub(in crate::worker) fn freeze(self, core: &mut Core) -> Given {
+        let frozen_at = monotonic_ns();
+        let pod = self.leg.pod().clone();
+        let mut record = record::tunnel(&self.peer, &self.role, &self.tracked, self.refused, core.now);
         let snapshot = self.connection.freeze().snapshot(Time(core.now));
+        record.connection = snapshot.state;
         let mut sockets = vec![core.take_fd(self.leg)];
         let mut observations = Vec::with_capacity(self.streams.len());
-        let mut streams = Vec::with_capacity(self.streams.len());
         for (id, stream) in self.streams {
-            streams.push(record::stream(id, &stream.phase, &stream.observation, core.now));
+            record.streams.push(record::stream(id, &stream.phase, &stream.observation, core.now));
             sockets.push(core.take_fd(stream.leg));
             observations.push(stream.observation);
         }
-        let record = encoder.finish(snapshot.state, streams, self.refused);
-        let kept = Kept { observations, _tracked: self.tracked, _open: self.open };
-        (FrozenTunnel { record, secrets: snapshot.secrets, sockets }, kept)
+        let frozen = FrozenConnection {
+            kind: FrozenKind::Tunnel,
+            streams: observations.len(),
+            record: connection_record::write(&pod, &sockets, Body::Tunnel(record)),
+            secrets: Some(snapshot.secrets),
+            sockets,
+            frozen_at,
+        };
+        let kept =
+            Kept { observations, _tracked: Some(self.tracked), _open: Some(self.open), ..Kept::default() };
+        (frozen, kept)
     }
 
-    /// A tunnel that was frozen elsewhere, as this worker's. Its sockets' owner is `key`.
-    ///
-    /// # Errors
-    /// If the record can't be read or doesn't fit its sockets; then all of them are closed. Those of a pod that is gone are
-    /// reset: its applications must not take what was cut for whole.
+    /// A tunnel that was frozen elsewhere, as this worker's. Its sockets' owner is `key`; there are as many as its record
+    /// told.
     pub(in crate::worker) fn thaw(
-        frozen: FrozenTunnel,
+        prepared: PreparedTunnel,
+        connection: Connection,
+        leg: Leg,
+        legs: impl Iterator<Item = Leg>,
         key: usize,
         core: &mut Core,
-    ) -> Result<Self, MoveError> {
-        let record = record::decode(&frozen.record, core.now, &core.shared.pods).inspect_err(|error| {
-            if matches!(error, MoveError::PodGone) {
-                frozen.sockets.iter().for_each(socket::abort);
-            }
-        })?;
-        let expected = 1 + record.streams.len();
-        if frozen.sockets.len() != expected {
-            return Err(MoveError::Sockets { expected, got: frozen.sockets.len() });
-        }
-        let connection = Prepared::read(&record.connection)?.commit(Time(core.now), &frozen.secrets)?;
-        let sockets = frozen.sockets.into_iter().map(|fd| TcpStream::from_std(fd.into()));
-        let mut sockets = sockets.map(|socket| Adrift::new(socket, record.pod.clone()));
-        let mut leg = |core: &mut Core, source| match sockets.next() {
-            Some(socket) => core.register(socket, source).map_err(MoveError::from),
-            None => Err(MoveError::Sockets { expected, got: 0 }),
-        };
-        let shared: &Shared = &core.shared.clone();
-        let registry = &shared.registry;
-        let tracked = registry.track(core.id, drain::Kind::Tunnel, record.facts, record.opened);
-        let open = shared.telemetry.tunnel_opened(record.role.metric());
-        let mut tunnel =
-            Self::new(leg(core, Source::Tunnel(key))?, connection, record.role, record.peer, tracked, open);
-        tunnel.refused = record.refused;
-        for stream in record.streams {
-            let leg = leg(core, Source::Stream(key, stream.id))?;
-            let tracked = registry.track(core.id, drain::Kind::Stream, stream.facts, stream.opened);
-            let observation = Observation::resume(&shared.telemetry, tracked, stream.sent, stream.received);
+    ) -> Self {
+        let PreparedTunnel { peer, role, facts, opened, streams, refused } = prepared;
+        core.assign(&leg, Source::Tunnel(key));
+        let shared = core.shared.clone();
+        let tracked = shared.registry.track(core.id, Kind::Tunnel, facts, opened);
+        let open = shared.telemetry.tunnel_opened(role.metric());
+        let mut tunnel = Self::new(leg, connection, role, peer, tracked, open);
+        tunnel.refused = refused;
+        tunnel.active_at = core.now;
+        for (stream, leg) in streams.into_iter().zip(legs) {
+            core.assign(&leg, Source::Stream(key, stream.id));
+            let observation = stream.observation.resume(Kind::Stream, core);
             tunnel.insert(stream.id, Stream { leg, phase: stream.phase, observation, queued: false });
-            // The event loop will tell what is ready; what the connection keeps for the application is known now.
+            // What the connection keeps for the application, and what that has sent, goes on in the first turn.
             tunnel.touched.push(stream.id);
         }
-        Ok(tunnel)
+        tunnel
     }
 }

@@ -8,6 +8,7 @@ use super::{Effect, Returned, Role, Tunnel, end_stream, failure};
 use crate::telemetry::{Failure, ResponseFlags};
 use crate::worker::core::{Core, Job};
 use crate::worker::end::End;
+use crate::worker::frozen::arrival::Arrival;
 use crate::worker::leg::Taken;
 use crate::worker::stream::{Delivered, Halves, Phase, Remote, Stream};
 
@@ -72,7 +73,8 @@ impl Tunnel {
                 Event::Response { stream, response } => self.accept_reply(*stream, response, core),
                 Event::Room => effects.push(Effect::Room),
                 Event::Draining => effects.push(Effect::LeavePool),
-                Event::Closed | Event::Answered => {}
+                Event::Answered => self.note_arrival(Arrival::answered),
+                Event::Closed => {}
             }
         }
         events.clear();
@@ -89,6 +91,7 @@ impl Tunnel {
                 count += 1;
             }
         }
+        self.active_at = core.now;
         let (bytes, outcome) = stream.deliver(id, &mut self.connection, &slices[..count]);
         match self.role {
             Role::Client { .. } => stream.observation.sent(bytes as u64),

@@ -68,6 +68,7 @@ impl Tunnel {
             self.connection.seal(id, &mut core.outbox, bytes).map_err(|error| failure(&error))?;
             match taken {
                 Taken::Bytes(n) => {
+                    self.active_at = core.now;
                     match self.role {
                         Role::Client { .. } => stream.observation.received(n as u64),
                         Role::Server => stream.observation.sent(n as u64),

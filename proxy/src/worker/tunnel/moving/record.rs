@@ -1,28 +1,26 @@
-//! The bytes of a frozen tunnel, around those of its HBONE connection.
-//!
-//! Protocol buffers: a reader skips fields that it doesn't know, a field is never given a new meaning or number. Times
-//! are elapsed or remaining milliseconds, since clocks differ between processes. No secret is in here.
+//! The tunnel's part of a record, around the bytes of its HBONE connection. The rules are those of `frozen/record.rs`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use hbone::{ConnectRequest, StreamId};
+use hbone::{ConnectRequest, Prepared, StreamId};
 use prost::Message;
-use xds::Identity;
 
 use super::super::Role;
-use super::MoveError;
+use super::{PreparedStream, PreparedTunnel};
 use crate::inbound::TunnelPeer;
-use crate::namespace::NamespaceId;
-use crate::pod::{Pod, Pods};
+use crate::pod::Pod;
 use crate::pool::PoolKey;
-use crate::telemetry::{ConnectionFacts, Direction, Observation, Party, ServiceFacts};
+use crate::telemetry::{ConnectionFacts, Observation};
+use crate::worker::frozen::MoveError;
+use crate::worker::frozen::facts::{FactsRecord, PreparedObservation, address, facts, identity};
 use crate::worker::stream::{Halves, Phase, Remote, Requested};
 
+/// Numbers 11 to 13 were used by builds that were never released.
 #[derive(Clone, PartialEq, Message)]
-struct TunnelRecord {
+pub(in crate::worker) struct TunnelRecord {
     #[prost(bytes = "vec", tag = "1")]
-    connection: Vec<u8>,
+    pub(super) connection: Vec<u8>,
     #[prost(string, tag = "2")]
     peer_address: String,
     #[prost(string, tag = "3")]
@@ -37,22 +35,15 @@ struct TunnelRecord {
     #[prost(uint64, tag = "7")]
     age: u64,
     #[prost(message, repeated, tag = "8")]
-    streams: Vec<StreamRecord>,
+    pub(super) streams: Vec<StreamRecord>,
     #[prost(bool, tag = "9")]
     refused: bool,
     #[prost(string, tag = "10")]
     local_identity: String,
-    /// Whose it is: what istio-cni calls the pod, and the number of its network namespace.
-    #[prost(string, tag = "11")]
-    pod_uid: String,
-    #[prost(uint64, tag = "12")]
-    namespace_device: u64,
-    #[prost(uint64, tag = "13")]
-    namespace_inode: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ClientRecord {
+pub(in crate::worker) struct ClientRecord {
     #[prost(string, tag = "1")]
     source: String,
     #[prost(string, optional, tag = "2")]
@@ -87,7 +78,7 @@ pub(super) struct StreamRecord {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct RequestedRecord {
+pub(in crate::worker) struct RequestedRecord {
     #[prost(string, tag = "1")]
     authority: String,
     #[prost(message, repeated, tag = "2")]
@@ -130,102 +121,29 @@ struct OpenRecord {
     remote_resetting: bool,
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct FactsRecord {
-    #[prost(bool, tag = "1")]
-    inbound: bool,
-    #[prost(string, optional, tag = "2")]
-    source: Option<String>,
-    #[prost(message, optional, tag = "3")]
-    source_party: Option<PartyRecord>,
-    #[prost(string, optional, tag = "4")]
-    destination: Option<String>,
-    #[prost(message, optional, tag = "5")]
-    destination_party: Option<PartyRecord>,
-    #[prost(string, optional, tag = "6")]
-    hbone_destination: Option<String>,
-    #[prost(string, repeated, tag = "7")]
-    service: Vec<String>,
-    #[prost(bool, tag = "8")]
-    mutual_tls: bool,
-    #[prost(string, optional, tag = "9")]
-    application: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PartyRecord {
-    #[prost(string, optional, tag = "1")]
-    name: Option<String>,
-    #[prost(string, optional, tag = "2")]
-    workload: Option<String>,
-    #[prost(string, optional, tag = "3")]
-    namespace: Option<String>,
-    #[prost(string, optional, tag = "4")]
-    canonical_service: Option<String>,
-    #[prost(string, optional, tag = "5")]
-    canonical_revision: Option<String>,
-    #[prost(string, optional, tag = "6")]
-    app: Option<String>,
-    #[prost(string, optional, tag = "7")]
-    version: Option<String>,
-    #[prost(string, optional, tag = "8")]
-    cluster: Option<String>,
-    #[prost(string, optional, tag = "9")]
-    region: Option<String>,
-    #[prost(string, optional, tag = "10")]
-    zone: Option<String>,
-    #[prost(string, optional, tag = "11")]
-    identity: Option<String>,
-}
-
-/// Collects the record of a tunnel that is being taken apart.
-pub(super) struct Encoder(TunnelRecord);
-
-impl Encoder {
-    pub(super) fn new(
-        pod: &Pod,
-        peer: &TunnelPeer,
-        role: &Role,
-        tracked: &drain::Tracked<ConnectionFacts>,
-        now: u64,
-    ) -> Self {
-        let client = match role {
-            Role::Client { key, idle_since } => Some(ClientRecord {
-                source: key.source.to_string(),
-                source_address: key.source_address.map(|address| address.to_string()),
-                address: key.address.to_string(),
-                expected: key.expected.iter().map(ToString::to_string).collect(),
-                idle: now.saturating_sub(*idle_since),
-            }),
-            Role::Server => None,
-        };
-        Self(TunnelRecord {
-            connection: Vec::new(),
-            peer_address: peer.address.to_string(),
-            peer_local: peer.local.to_string(),
-            peer_identity: peer.identity.as_ref().map(ToString::to_string),
-            local_identity: peer.local_identity.to_string(),
-            pod_uid: pod.uid().to_string(),
-            namespace_device: pod.namespace_id().device,
-            namespace_inode: pod.namespace_id().inode,
-            client,
-            facts: Some(FactsRecord::from(&*tracked.facts())),
-            age: now.saturating_sub(tracked.opened_ms()),
-            streams: Vec::new(),
-            refused: false,
-        })
-    }
-
-    pub(super) fn finish(
-        mut self,
-        connection: Vec<u8>,
-        streams: Vec<StreamRecord>,
-        refused: bool,
-    ) -> Vec<u8> {
-        self.0.refused = refused;
-        self.0.connection = connection;
-        self.0.streams = streams;
-        self.0.encode_to_vec()
+/// The record of a tunnel that is being taken apart, without its connection and its streams.
+pub(super) fn tunnel(
+    peer: &TunnelPeer,
+    role: &Role,
+    tracked: &drain::Tracked<ConnectionFacts>,
+    refused: bool,
+    now: u64,
+) -> TunnelRecord {
+    let client = match role {
+        Role::Client { key, idle_since } => Some(ClientRecord::of(key, now.saturating_sub(*idle_since))),
+        Role::Server => None,
+    };
+    TunnelRecord {
+        connection: Vec::new(),
+        peer_address: peer.address.to_string(),
+        peer_local: peer.local.to_string(),
+        peer_identity: peer.identity.as_ref().map(ToString::to_string),
+        local_identity: peer.local_identity.to_string(),
+        client,
+        facts: Some(FactsRecord::from(&*tracked.facts())),
+        age: now.saturating_sub(tracked.opened_ms()),
+        streams: Vec::new(),
+        refused,
     }
 }
 
@@ -240,17 +158,7 @@ pub(super) fn stream(id: StreamId, phase: &Phase, observation: &Observation, now
     }
     match phase {
         Phase::AwaitReply(requested) => {
-            let headers = requested.request.headers.iter();
-            record.requested = Some(RequestedRecord {
-                authority: requested.request.authority.clone(),
-                headers: headers
-                    .map(|(name, value)| HeaderRecord { name: name.clone(), value: value.clone() })
-                    .collect(),
-                tries: requested.tries.into(),
-                remaining: requested.deadline.saturating_sub(now),
-                source: requested.source.to_string(),
-                destination: requested.destination.to_string(),
-            });
+            record.requested = Some(RequestedRecord::of(requested, now));
         }
         Phase::Connecting { deadline, remote } => {
             record.connecting = Some(ConnectingRecord {
@@ -270,55 +178,57 @@ pub(super) fn stream(id: StreamId, phase: &Phase, observation: &Observation, now
     record
 }
 
-/// A tunnel as its record tells it, on this process's clock.
-pub(super) struct DecodedTunnel {
-    pub(super) pod: Arc<Pod>,
-    pub(super) connection: Vec<u8>,
-    pub(super) peer: TunnelPeer,
-    pub(super) role: Role,
-    pub(super) facts: ConnectionFacts,
-    pub(super) opened: u64,
-    pub(super) streams: Vec<DecodedStream>,
-    pub(super) refused: bool,
-}
-
-pub(super) struct DecodedStream {
-    pub(super) id: StreamId,
-    pub(super) phase: Phase,
-    pub(super) facts: ConnectionFacts,
-    pub(super) sent: u64,
-    pub(super) received: u64,
-    pub(super) opened: u64,
-}
-
-/// Reads a record of one of these pods.
-pub(super) fn decode(bytes: &[u8], now: u64, pods: &Pods) -> Result<DecodedTunnel, MoveError> {
-    let record = TunnelRecord::decode(bytes).map_err(|_| MoveError::Record("it isn't one"))?;
-    let namespace = NamespaceId { device: record.namespace_device, inode: record.namespace_inode };
-    let pod = pods.find(&record.pod_uid, namespace).ok_or(MoveError::PodGone)?;
-    let role = match &record.client {
-        None => Role::Server,
-        Some(client) => Role::Client { key: client.key(&pod)?, idle_since: now.saturating_sub(client.idle) },
-    };
-    Ok(DecodedTunnel {
-        pod,
-        connection: record.connection,
-        peer: TunnelPeer {
-            address: address(&record.peer_address)?,
-            local: address(&record.peer_local)?,
-            identity: record.peer_identity.as_deref().map(identity).transpose()?,
-            local_identity: identity(&record.local_identity)?,
-        },
-        role,
-        facts: facts(record.facts)?,
-        opened: now.saturating_sub(record.age),
-        refused: record.refused,
-        streams: record.streams.into_iter().map(|s| s.decode(now)).collect::<Result<_, _>>()?,
-    })
+impl TunnelRecord {
+    /// A tunnel as its record tells it, on this process's clock. `sockets` have come along.
+    pub(in crate::worker) fn read(
+        self,
+        pod: &Arc<Pod>,
+        sockets: usize,
+        now: u64,
+    ) -> Result<(Prepared, PreparedTunnel), MoveError> {
+        let expected = 1 + self.streams.len();
+        if sockets != expected {
+            return Err(MoveError::Sockets { expected, got: sockets });
+        }
+        let role = match &self.client {
+            None => Role::Server,
+            Some(client) => {
+                Role::Client { key: client.key(pod)?, idle_since: now.saturating_sub(client.idle) }
+            }
+        };
+        let connection = Prepared::read(&self.connection)?;
+        if (connection.role() == hbone::Role::Server) != matches!(role, Role::Server) {
+            return Err(MoveError::Record("the connection is the other end of the tunnel"));
+        }
+        let tunnel = PreparedTunnel {
+            peer: TunnelPeer {
+                address: address(&self.peer_address)?,
+                local: address(&self.peer_local)?,
+                identity: self.peer_identity.as_deref().map(identity).transpose()?,
+                local_identity: identity(&self.local_identity)?,
+            },
+            role,
+            facts: facts(self.facts)?,
+            opened: now.saturating_sub(self.age),
+            refused: self.refused,
+            streams: self.streams.into_iter().map(|s| s.decode(now)).collect::<Result<_, _>>()?,
+        };
+        Ok((connection, tunnel))
+    }
 }
 
 impl ClientRecord {
-    fn key(&self, pod: &Arc<Pod>) -> Result<PoolKey, MoveError> {
+    pub(in crate::worker) fn of(key: &PoolKey, idle: u64) -> Self {
+        Self {
+            source: key.source.to_string(),
+            source_address: key.source_address.map(|address| address.to_string()),
+            address: key.address.to_string(),
+            expected: key.expected.iter().map(ToString::to_string).collect(),
+            idle,
+        }
+    }
+
+    pub(in crate::worker) fn key(&self, pod: &Arc<Pod>) -> Result<PoolKey, MoveError> {
         let ip = |text: &String| text.parse::<IpAddr>().map_err(|_| MoveError::Record("an IP address"));
         Ok(PoolKey {
             pod: pod.clone(),
@@ -331,7 +241,7 @@ impl ClientRecord {
 }
 
 impl StreamRecord {
-    fn decode(self, now: u64) -> Result<DecodedStream, MoveError> {
+    fn decode(self, now: u64) -> Result<PreparedStream, MoveError> {
         let remote = |finishing, resetting, done| match (finishing, resetting, done) {
             (_, _, true) => Remote::Done,
             (_, true, false) => Remote::Resetting,
@@ -350,19 +260,35 @@ impl StreamRecord {
             }),
             _ => return Err(MoveError::Record("a stream in no phase, or in several")),
         };
-        Ok(DecodedStream {
+        Ok(PreparedStream {
             id: StreamId::new(self.id).ok_or(MoveError::Record("a stream's number"))?,
             phase,
-            facts: facts(self.facts)?,
-            sent: self.sent,
-            received: self.received,
-            opened: now.saturating_sub(self.age),
+            observation: PreparedObservation {
+                facts: facts(self.facts)?,
+                sent: self.sent,
+                received: self.received,
+                opened: now.saturating_sub(self.age),
+            },
         })
     }
 }
 
 impl RequestedRecord {
-    fn decode(self, now: u64) -> Result<Requested, MoveError> {
+    pub(in crate::worker) fn of(requested: &Requested, now: u64) -> Self {
+        let headers = requested.request.headers.iter();
+        let header =
+            |(name, value): &(String, Vec<u8>)| HeaderRecord { name: name.clone(), value: value.clone() };
+        Self {
+            authority: requested.request.authority.clone(),
+            headers: headers.map(header).collect(),
+            tries: requested.tries.into(),
+            remaining: requested.deadline.saturating_sub(now),
+            source: requested.source.to_string(),
+            destination: requested.destination.to_string(),
+        }
+    }
+
+    pub(in crate::worker) fn decode(self, now: u64) -> Result<Requested, MoveError> {
         let headers = self.headers.into_iter().map(|header| (header.name, header.value)).collect();
         Ok(Requested {
             request: ConnectRequest::connect(self.authority, headers),
@@ -372,91 +298,4 @@ impl RequestedRecord {
             destination: address(&self.destination)?,
         })
     }
-}
-
-impl From<&ConnectionFacts> for FactsRecord {
-    fn from(facts: &ConnectionFacts) -> Self {
-        let service = facts.service.iter();
-        Self {
-            inbound: facts.direction == Direction::Inbound,
-            source: facts.source.map(|address| address.to_string()),
-            source_party: Some(PartyRecord::from(&facts.source_party)),
-            destination: facts.destination.map(|address| address.to_string()),
-            destination_party: Some(PartyRecord::from(&facts.destination_party)),
-            hbone_destination: facts.hbone_destination.clone(),
-            service: service
-                .flat_map(|s| [&s.hostname, &s.name, &s.namespace].map(ToString::to_string))
-                .collect(),
-            mutual_tls: facts.mutual_tls,
-            application: facts.application.map(|address| address.to_string()),
-        }
-    }
-}
-
-fn facts(record: Option<FactsRecord>) -> Result<ConnectionFacts, MoveError> {
-    let record = record.ok_or(MoveError::Record("no facts"))?;
-    let service = match record.service.as_slice() {
-        [hostname, name, namespace] => Some(ServiceFacts {
-            hostname: hostname.as_str().into(),
-            name: name.as_str().into(),
-            namespace: namespace.as_str().into(),
-        }),
-        _ => None,
-    };
-    Ok(ConnectionFacts {
-        direction: if record.inbound { Direction::Inbound } else { Direction::Outbound },
-        source: record.source.as_deref().map(address).transpose()?,
-        source_party: party(record.source_party)?,
-        destination: record.destination.as_deref().map(address).transpose()?,
-        destination_party: party(record.destination_party)?,
-        application: record.application.as_deref().map(address).transpose()?,
-        hbone_destination: record.hbone_destination,
-        service,
-        mutual_tls: record.mutual_tls,
-    })
-}
-
-impl From<&Party> for PartyRecord {
-    fn from(party: &Party) -> Self {
-        let text = |value: &Option<Arc<str>>| value.as_deref().map(str::to_owned);
-        Self {
-            name: text(&party.name),
-            workload: text(&party.workload),
-            namespace: text(&party.namespace),
-            canonical_service: text(&party.canonical_service),
-            canonical_revision: text(&party.canonical_revision),
-            app: text(&party.app),
-            version: text(&party.version),
-            cluster: text(&party.cluster),
-            region: text(&party.region),
-            zone: text(&party.zone),
-            identity: party.identity.as_ref().map(ToString::to_string),
-        }
-    }
-}
-
-fn party(record: Option<PartyRecord>) -> Result<Party, MoveError> {
-    let record = record.unwrap_or_default();
-    let text = |value: Option<String>| value.map(Arc::<str>::from);
-    Ok(Party {
-        name: text(record.name),
-        workload: text(record.workload),
-        namespace: text(record.namespace),
-        canonical_service: text(record.canonical_service),
-        canonical_revision: text(record.canonical_revision),
-        app: text(record.app),
-        version: text(record.version),
-        cluster: text(record.cluster),
-        region: text(record.region),
-        zone: text(record.zone),
-        identity: record.identity.as_deref().map(identity).transpose()?,
-    })
-}
-
-fn address(text: &str) -> Result<SocketAddr, MoveError> {
-    text.parse().map_err(|_| MoveError::Record("a socket address"))
-}
-
-fn identity(text: &str) -> Result<Identity, MoveError> {
-    text.parse().map_err(|_| MoveError::Record("an identity"))
 }

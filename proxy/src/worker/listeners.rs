@@ -1,0 +1,31 @@
+//! Listening sockets that go to another process, and those that go back to the event loop.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::{Listening, Worker};
+use crate::pod::Pod;
+
+/// A copy of a listening socket: whose it is, what it is for.
+pub type ListenerCopy = (Arc<Pod>, Listening, TcpListener);
+
+impl Worker {
+    /// Copies of all listening sockets, in no event loop.
+    pub(super) fn copy_listeners(&self) -> io::Result<Vec<ListenerCopy>> {
+        let copy = |listener: &super::Listener| {
+            let socket = listener.socket.as_fd().try_clone_to_owned()?;
+            Ok((listener.pod.clone(), listener.listening, socket.into()))
+        };
+        self.listeners.values().map(copy).collect()
+    }
+
+    /// Closes our own copies. What the kernel has queued is for whoever has the others.
+    pub(super) fn let_go_of_listeners(&mut self) {
+        let indexes: Vec<usize> = self.listeners.keys().copied().collect();
+        for index in indexes {
+            self.close_listener(index);
+        }
+    }
+}
