@@ -56,6 +56,11 @@ impl Pool {
         self.entries.entry(key.clone()).or_default()
     }
 
+    /// Whether a tunnel for this key is on its way up.
+    pub fn dials(&self, key: &PoolKey) -> bool {
+        self.entries.get(key).is_some_and(|entry| !entry.dials.is_empty())
+    }
+
     /// Changes the entry of a key, if there is one; an entry that has become empty goes, and `true` says so.
     pub fn change(&mut self, key: &PoolKey, change: impl FnOnce(&mut Entry)) -> bool {
         let Some(entry) = self.entries.get_mut(key) else { return false };

@@ -243,6 +243,15 @@ impl Bench {
         (key, theirs)
     }
 
+    /// A SOCKS5 client of the first worker that hasn't said anything; its end.
+    pub(super) fn greeting(&mut self) -> TcpStream {
+        let (stream, theirs) = sockets();
+        let origin = self.origin(theirs.local_addr().unwrap(), Listening::Socks5);
+        let stage = Stage::Greeting { buffer: Vec::new(), agreed: false, origin };
+        self.workers[0].insert_user(Adrift::new(stream, self.pod.clone()), stage).unwrap();
+        theirs
+    }
+
     fn origin(&self, source: SocketAddr, listener: Listening) -> Origin {
         let facts = super::accept::socket_facts(listener, source);
         let tracked = self.shared.registry.track(0, drain::Kind::Setup, facts, 0);

@@ -44,7 +44,18 @@ impl Worker {
         let workers = self.core.shared.workers.get().map_or(1, Vec::len);
         let next = (self.core.id + 1) % workers;
         for place in self.movable() {
-            self.send(place.job, next);
+            if !self.awaits_dial(place.job) {
+                self.send(place.job, next);
+            }
+        }
+    }
+
+    /// A tunnel is being dialled here for this user: at another worker it would only come back for it.
+    fn awaits_dial(&self, job: Job) -> bool {
+        let Job::User(key) = job else { return false };
+        match self.users.get(key).map(|user| &user.stage) {
+            Some(Stage::AwaitTunnel { key, .. }) => self.pool.dials(key),
+            _ => false,
         }
     }
 

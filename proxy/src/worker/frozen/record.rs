@@ -173,3 +173,6 @@ impl SocketRecord {
             && same(parse(&self.peer)?, parse(&now.peer)?))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,3 +113,62 @@ pub(super) fn canary(places: &mut Vec<Place>, descriptors: usize) {
     places.clear();
     places.extend(smallest.filter(|place| place.sockets <= descriptors));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(job: Job, sockets: usize, active_at: Option<u64>) -> Place {
+        Place { job, sockets, active_at }
+    }
+
+    fn places() -> Vec<Place> {
+        vec![
+            place(Job::User(1), 1, None),
+            place(Job::Tunnel(2), 5, Some(300)),
+            place(Job::Pair(3), 2, Some(200)),
+            place(Job::Tunnel(4), 50, Some(100)),
+            place(Job::Tunnel(5), 2, Some(400)),
+        ]
+    }
+
+    fn jobs(places: &[Place]) -> Vec<Job> {
+        places.iter().map(|place| place.job).collect()
+    }
+
+    #[test]
+    fn the_longest_idle_go_first_and_those_on_their_way_up_last() {
+        let all = [Job::Tunnel(4), Job::Pair(3), Job::Tunnel(2), Job::Tunnel(5), Job::User(1)];
+        for most in 0..=all.len() {
+            let mut wave_of = places();
+            wave(&mut wave_of, most, usize::MAX);
+            assert_eq!(jobs(&wave_of), all[..most]);
+        }
+    }
+
+    #[test]
+    fn a_connection_goes_with_all_its_sockets_or_stays() {
+        let mut small = places();
+        wave(&mut small, 3, 7);
+        assert_eq!(jobs(&small), [Job::Pair(3), Job::Tunnel(2)], "the large tunnel waits for more room");
+        let mut exact = places();
+        wave(&mut exact, 1, 50);
+        assert_eq!(jobs(&exact), [Job::Tunnel(4)]);
+        let mut none = places();
+        wave(&mut none, usize::MAX, 0);
+        assert!(none.is_empty());
+    }
+
+    #[test]
+    fn the_canary_is_the_smallest_tunnel() {
+        let mut one = places();
+        canary(&mut one, usize::MAX);
+        assert_eq!(jobs(&one), [Job::Tunnel(5)]);
+        let mut none = places();
+        canary(&mut none, 1);
+        assert!(none.is_empty(), "it doesn't fit");
+        let mut none = vec![place(Job::Pair(3), 2, Some(1)), place(Job::User(1), 1, None)];
+        canary(&mut none, usize::MAX);
+        assert!(none.is_empty(), "only a tunnel can prove anything");
+    }
+}

@@ -1,8 +1,11 @@
-use std::io::Write;
+mod listeners;
+mod pairs;
+mod setup;
+
 use std::time::Duration;
 
-use crate::worker::Taken;
-use crate::worker::bench::{Application, Bench, Heard, LOCAL, Peer, hear, mesh, played};
+use crate::worker::bench::{Bench, LOCAL, Peer, mesh, played};
+use crate::worker::{MoveError, Taken};
 
 /// A peer's tunnel that the first worker has.
 fn tunnel(bench: &mut Bench) -> Peer {
@@ -49,24 +52,48 @@ fn a_tunnel_that_ends_before_its_peer_has_answered_proves_nothing() {
 }
 
 #[test]
-fn a_plain_connection_moves() {
+fn it_counts_what_could_be_moved_and_says_what_could_not() {
     played(|| {
-        let mut bench = Bench::new(2, &mesh(LOCAL));
-        let application = Application::new();
-        let mut client = bench.plain(application.address);
-        let mut far = bench.until("accept", |_| application.accept());
-        bench.until("a pair", |bench| (bench.workers[0].pairs.len() == 1).then_some(()));
+        let mut bench = Bench::new(1, &mesh(LOCAL));
+        let _peer = tunnel(&mut bench);
+        let _handshake = bench.knock();
+        bench.turn();
+        let counts = bench.workers[0].count_connections();
+        assert_eq!((counts.tunnels, counts.streams, counts.plain, counts.setup), (1, 0, 0, 0));
+        assert_eq!(counts.unmovable.into_iter().collect::<Vec<_>>(), [("its handshake is under way", 1)]);
+    });
+}
+
+#[test]
+fn a_connection_that_has_just_arrived_stays_until_it_has_proved_itself() {
+    played(|| {
+        let mut bench = Bench::new(1, &mesh(LOCAL));
+        let mut peer = tunnel(&mut bench);
         let frozen = bench.frozen();
-        // Bytes and an end that come while nobody looks.
-        client.write_all(b"request").unwrap();
-        client.shutdown(std::net::Shutdown::Write).unwrap();
-        assert!(matches!(bench.thaw(frozen), Ok(Taken::Running { .. })));
-        let heard = bench.until("the request", |_| Some(hear(&far)).filter(|heard| *heard != Heard::Nothing));
-        assert_eq!(heard, Heard::Bytes(b"request".to_vec()));
-        bench.until("the end", |_| (hear(&far) == Heard::End).then_some(()));
-        far.write_all(b"response").unwrap();
-        let heard =
-            bench.until("the response", |_| Some(hear(&client)).filter(|heard| *heard != Heard::Nothing));
-        assert_eq!(heard, Heard::Bytes(b"response".to_vec()));
+        let prepared = bench.prepare(&frozen.record, frozen.sockets).unwrap();
+        let news = bench.take(prepared, frozen.secrets);
+        bench.until("it runs", |_| news.taken.try_recv().ok()).unwrap();
+        assert!(bench.give(usize::MAX, usize::MAX, false).is_empty());
+        bench
+            .until("the answer", |_| {
+                peer.exchange();
+                news.proved.try_recv().ok()
+            })
+            .unwrap();
+        assert_eq!(bench.give(usize::MAX, usize::MAX, true).len(), 1);
+    });
+}
+
+#[test]
+fn without_its_keys_a_tunnel_does_not_run() {
+    played(|| {
+        let mut bench = Bench::new(1, &mesh(LOCAL));
+        let _peer = tunnel(&mut bench);
+        let frozen = bench.frozen();
+        let prepared = bench.prepare(&frozen.record, frozen.sockets).unwrap();
+        let news = bench.take(prepared, None);
+        let refused = bench.until("an answer", |_| news.taken.try_recv().ok());
+        assert!(matches!(refused, Err(MoveError::Secrets)));
+        assert!(news.proved.try_recv().unwrap().is_err());
     });
 }
