@@ -4,8 +4,8 @@ mod setup;
 
 use std::time::Duration;
 
-use crate::worker::bench::{Bench, LOCAL, Peer, mesh, played};
-use crate::worker::{MoveError, Taken};
+use crate::worker::bench::{Application, Bench, Heard, LOCAL, Peer, hear, mesh, played};
+use crate::worker::{Message, MoveError, Taken};
 
 /// A peer's tunnel that the first worker has.
 fn tunnel(bench: &mut Bench) -> Peer {
@@ -82,6 +82,37 @@ fn a_connection_that_has_just_arrived_stays_until_it_has_proved_itself() {
             .unwrap();
         assert_eq!(bench.give(usize::MAX, usize::MAX, true).len(), 1);
     });
+}
+
+#[test]
+fn a_tunnel_that_is_taken_back_goes_on_with_its_streams() {
+    let lines = played(|| {
+        let mut bench = Bench::new(1, &mesh(LOCAL));
+        let application = Application::new();
+        let mut peer = tunnel(&mut bench);
+        let id = peer.connect(application.address);
+        let socket = bench.until("accept", |_| {
+            peer.exchange();
+            application.accept()
+        });
+        for said in [&b"before"[..], b"after"] {
+            peer.send(id, said);
+            let heard =
+                bench.until("bytes", |_| Some(hear(&socket)).filter(|heard| *heard != Heard::Nothing));
+            assert_eq!(heard, Heard::Bytes(said.to_vec()));
+            let (frozen, kept) = bench.give(1, 2, true).pop().unwrap();
+            assert_eq!((frozen.streams, frozen.sockets.len()), (1, 2));
+            assert_eq!(bench.shared.registry.len(), 2, "tunnel and stream are still ours");
+            bench.handles[0].post(Message::TakeBack(Box::new(frozen), kept));
+            bench.turn();
+            assert_eq!(bench.shared.registry.len(), 2);
+        }
+        drop(peer);
+        bench.until("it is over", |bench| bench.shared.registry.is_empty().then_some(()));
+    });
+    let access: Vec<_> = lines.iter().filter(|line| line.contains("connection complete")).collect();
+    assert_eq!(access.len(), 1, "{lines:?}");
+    assert!(access[0].contains("bytes_sent=0 bytes_recv=11"), "{access:?}");
 }
 
 #[test]

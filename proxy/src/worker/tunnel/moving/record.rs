@@ -200,6 +200,11 @@ impl TunnelRecord {
         if (connection.role() == hbone::Role::Server) != matches!(role, Role::Server) {
             return Err(MoveError::Record("the connection is the other end of the tunnel"));
         }
+        let streams =
+            self.streams.into_iter().map(|stream| stream.decode(now)).collect::<Result<Vec<_>, _>>()?;
+        if !streams.is_sorted_by(|a, b| a.id < b.id) {
+            return Err(MoveError::Record("streams out of order"));
+        }
         let tunnel = PreparedTunnel {
             peer: TunnelPeer {
                 address: address(&self.peer_address)?,
@@ -211,7 +216,7 @@ impl TunnelRecord {
             facts: facts(self.facts)?,
             opened: now.saturating_sub(self.age),
             refused: self.refused,
-            streams: self.streams.into_iter().map(|s| s.decode(now)).collect::<Result<_, _>>()?,
+            streams,
         };
         Ok((connection, tunnel))
     }
