@@ -24,8 +24,8 @@ pub mod socks5;
 pub mod tally;
 
 pub use client::{Dial, Plan};
-pub use conversation::ConversationError;
-pub use tally::{Counts, Latencies, Tally};
+pub use conversation::{ConversationError, Failure};
+pub use tally::{Counts, Ends, Latencies, Tally};
 
 /// An application could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! The verdict: good figures pass, and each thing that may be wrong fails alone.
 
 use super::*;
-use crate::traffic::Tally;
+use crate::traffic::{Ends, Tally};
 
 const CLIENT: &str = "spiffe://cluster.local/ns/demo/sa/client";
 
@@ -10,7 +10,8 @@ fn acts() -> ActFigures {
 }
 
 fn counts(sent: u64, checked: u64) -> Counts {
-    Counts { opened: 10, closed: 10, failed: 0, sent, checked, answers: 7, failures: Vec::new() }
+    let ends = Ends::default();
+    Counts { opened: 10, closed: 10, failed: 0, ends, sent, checked, answers: 7, failures: Vec::new() }
 }
 
 fn node(moves: u64, inbound: u64) -> NodeFigures {

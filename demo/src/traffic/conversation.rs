@@ -19,14 +19,14 @@
 //! damaged one; the CRC-32 of the half-close patterns is computed over the bytes as sent, and guards the comparison itself.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::pattern::{Cursor, Direction, WINDOW, Wrong};
 use super::socks5::Socks5Error;
-use super::tally::Tally;
+use super::tally::{LongestWait, Tally};
 
 /// Silence after which a connection counts as failed.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,6 +89,34 @@ pub enum ConversationError {
         /// What is wrong with it.
         what: &'static str,
     },
+}
+
+impl ConversationError {
+    /// What it means for the connection.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Wrong(_) | Self::Malformed { .. } => Failure::Wrong,
+            Self::Connect { .. } | Self::Socks5 { .. } => Failure::Refused,
+            Self::Broke { .. } => Failure::Reset,
+            Self::Early { .. } => Failure::Early,
+            Self::Silent { .. } => Failure::Silent,
+        }
+    }
+}
+
+/// What happened to a connection that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It could not be opened.
+    Refused,
+    /// It broke, mostly by a reset.
+    Reset,
+    /// The other side ended before everything had arrived.
+    Early,
+    /// Nothing moved for [`PATIENCE`].
+    Silent,
+    /// A byte was wrong, lost or doubled.
+    Wrong,
 }
 
 /// A place in a conversation, for messages.
@@ -186,6 +214,7 @@ struct End<'t> {
     connection: u64,
     direction: Direction,
     cursor: Cursor,
+    longest_wait: LongestWait,
 }
 
 impl<'t, W: AsyncWrite + Unpin> Sender<'t, W> {
@@ -274,9 +303,11 @@ impl<'t, R: AsyncRead + Unpin> Receiver<'t, R> {
     pub async fn expected<const N: usize>(&mut self) -> Result<[u8; N], ConversationError> {
         let place = self.end.place();
         let connection = self.end.connection;
+        let begun = Instant::now();
         let bytes = timeout(PATIENCE, self.control())
             .await
             .map_err(|_| ConversationError::Silent { connection, place })??;
+        self.end.waited(begun);
         bytes.ok_or(ConversationError::Early { connection, place })
     }
 
@@ -350,16 +381,27 @@ const BUFFER: usize = 64 * 1024;
 
 impl<'t> End<'t> {
     fn new(connection: u64, direction: Direction, tally: &'t Tally) -> Self {
-        Self { tally, connection, direction, cursor: Cursor::new(connection, direction) }
+        let (cursor, longest_wait) = (Cursor::new(connection, direction), LongestWait::default());
+        Self { tally, connection, direction, cursor, longest_wait }
     }
 
-    async fn bounded<T>(&self, step: impl Future<Output = io::Result<T>>) -> Result<T, ConversationError> {
-        match timeout(PATIENCE, step).await {
+    async fn bounded<T>(
+        &mut self,
+        step: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, ConversationError> {
+        let begun = Instant::now();
+        let done = timeout(PATIENCE, step).await;
+        self.waited(begun);
+        match done {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(self.early()),
             Ok(Err(source)) => Err(self.broke(source)),
             Err(_) => Err(ConversationError::Silent { connection: self.connection, place: self.place() }),
         }
+    }
+
+    fn waited(&mut self, since: Instant) {
+        self.tally.waited(self.connection, since.elapsed(), &mut self.longest_wait);
     }
 
     fn place(&self) -> Place {

@@ -158,6 +158,12 @@ fn harm_on_the_way_is_found_and_named() {
         assert!(clients.failed + server.failed > 0, "{harm:?} went unnoticed");
         let said = [clients.failures, server.failures].concat().join("\n");
         assert!(said.contains("connection 0x"), "{harm:?}: {said}");
+        let ends = [clients.ends, server.ends];
+        let named = match harm {
+            Harm::End => ends.iter().any(|ends| ends.early > 0),
+            _ => ends.iter().any(|ends| ends.wrong > 0),
+        };
+        assert!(named, "{harm:?}: {ends:?}");
         if harm == Harm::Flip {
             assert!(
                 said.contains("wrong byte on connection 0x") && said.contains("client to server"),
