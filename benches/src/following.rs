@@ -90,6 +90,7 @@ impl Following {
             place: Place::Here,
             workers: setting.workers,
             move_interval: None,
+            handover: None,
             environment: Vec::new(),
             directory,
         };

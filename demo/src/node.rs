@@ -112,6 +112,8 @@ pub struct NodeConfig {
     pub workers: usize,
     /// How often every tunnel moves to the next worker; `None` is never.
     pub move_interval: Option<Duration>,
+    /// The socket by which proxies of this node take each other's place; `None` if each is alone.
+    pub handover: Option<PathBuf>,
     /// More environment variables; they win over those that follow from the rest.
     pub environment: Vec<(String, String)>,
     /// Where its log goes, and the mesh file if there is one.
@@ -235,10 +237,12 @@ impl Node {
     /// Starts the process. It may not be ready yet: see [`Node::wait_ready`].
     ///
     /// # Errors
-    /// A port is busy, the program cannot be started, a file cannot be written.
+    /// A port is busy (unless another proxy may be there to be replaced), the program cannot be started, a file cannot be written.
     pub fn start(proxy: &Proxy, config: &NodeConfig) -> Result<Self, NodeError> {
         let name = config.name.clone();
-        config.place.run(|| check_ports(config))??;
+        if config.handover.is_none() {
+            config.place.run(|| check_ports(config))??;
+        }
         let log = config.directory.join(format!("{name}.log"));
         let file_error = |path: &Path| {
             let (node, path) = (name.clone(), path.to_owned());
@@ -302,14 +306,26 @@ impl Node {
     /// # Errors
     /// [`NodeError::Died`] with the end of its log.
     pub fn check_alive(&mut self) -> Result<(), NodeError> {
-        match self.child.try_wait() {
-            Ok(None) => Ok(()),
-            Ok(Some(status)) => {
-                let (node, last_words) = (self.name.clone(), self.last_words());
-                Err(NodeError::Died { node, status, last_words })
-            }
-            Err(source) => Err(NodeError::Process { node: self.name.clone(), source }),
-        }
+        let Some(status) = self.ended()? else { return Ok(()) };
+        let (node, last_words) = (self.name.clone(), self.last_words());
+        Err(NodeError::Died { node, status, last_words })
+    }
+
+    /// How the process has ended, if it has.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>, NodeError> {
+        self.child.try_wait().map_err(|source| NodeError::Process { node: self.name.clone(), source })
+    }
+
+    /// Sends a signal to the process.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn send(&self, signal: Signal) -> Result<(), NodeError> {
+        kill_process(Pid::from_child(&self.child), signal)
+            .map_err(|errno| NodeError::Process { node: self.name.clone(), source: errno.into() })
     }
 
     /// The node's metrics.
@@ -333,8 +349,16 @@ impl Node {
     /// # Errors
     /// There is no answer.
     pub fn page(&self, port: u16, path: &str) -> Result<Answer, NodeError> {
+        self.page_within(http::TIMEOUT, port, path)
+    }
+
+    /// As [`Node::page`], but without patience for more than `limit` of silence.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn page_within(&self, limit: Duration, port: u16, path: &str) -> Result<Answer, NodeError> {
         let address = SocketAddr::new(self.pages, port);
-        let answer = self.place.run(|| http::get(address, path))?;
+        let answer = self.place.run(|| http::get_within(limit, address, path))?;
         answer.map_err(|source| NodeError::Page {
             node: self.name.clone(),
             address,
@@ -363,17 +387,17 @@ impl Node {
     /// # Errors
     /// The process cannot be signalled or waited for.
     pub fn stop(mut self, grace: Duration) -> Result<Stopped, NodeError> {
-        let error = |source| NodeError::Process { node: self.name.clone(), source };
-        if self.child.try_wait().map_err(error)?.is_none() {
-            kill_process(Pid::from_child(&self.child), Signal::TERM).map_err(|errno| error(errno.into()))?;
+        if self.ended()?.is_none() {
+            self.send(Signal::TERM)?;
         }
         let begun = Instant::now();
         while begun.elapsed() < grace {
-            if let Some(status) = self.child.try_wait().map_err(error)? {
+            if let Some(status) = self.ended()? {
                 return Ok(Stopped::Itself(status));
             }
             thread::sleep(POLL);
         }
+        let error = |source| NodeError::Process { node: self.name.clone(), source };
         self.child.kill().map_err(error)?;
         self.child.wait().map_err(error)?;
         Ok(Stopped::Killed)
@@ -441,6 +465,7 @@ mod tests {
             place: Place::Here,
             workers: 2,
             move_interval: Some(Duration::from_millis(50)),
+            handover: None,
             environment: Vec::new(),
             directory: directory.to_owned(),
         }

@@ -155,6 +155,7 @@ impl Stage {
                 place: spot.place.clone(),
                 workers: settings.workers,
                 move_interval: settings.move_interval,
+                handover: None,
                 environment: site.environment().chain(settings.environment.clone()).collect(),
                 directory: directory.to_owned(),
             })

@@ -325,6 +325,7 @@ impl Cluster {
             place: place.place(),
             workers: launch.workers,
             move_interval: launch.move_interval,
+            handover: None,
             environment: launch.environment.clone(),
             directory: self.directory.path().to_owned(),
         };

@@ -219,6 +219,7 @@ impl World {
             place: Place::Here,
             workers,
             move_interval,
+            handover: None,
             environment: own.into_iter().chain(more).collect(),
             directory: self.directory.path().to_owned(),
         }

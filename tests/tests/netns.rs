@@ -148,6 +148,7 @@ impl Scene {
                 place: pods.place(pod),
                 workers: 2,
                 move_interval: None,
+                handover: None,
                 environment: vec![
                     set("ENABLE_ORIG_SRC", "true".to_owned()),
                     set("PACKET_MARK", PACKET_MARK.to_string()),

@@ -47,6 +47,14 @@ pub(super) fn environment(config: &NodeConfig) -> Vec<(String, String)> {
             set("INSTANCE_IP", &own_pod.address.to_string());
         }
     }
+    match &config.handover {
+        Some(socket) => {
+            set("HANDOVER", "true");
+            set("HANDOVER_UDS", &socket.to_string_lossy());
+        }
+        // In shared mode it would look for others in a folder of this machine.
+        None => set("HANDOVER", "false"),
+    }
     set("CONNECTION_TERMINATION_DEADLINE", "2s");
     set("ZTUNNEL_WORKER_THREADS", &config.workers.to_string());
     set(STOP_WITH_STDIN, "true");
@@ -75,6 +83,7 @@ mod tests {
             place: Place::Here,
             workers: 2,
             move_interval: None,
+            handover: None,
             environment: Vec::new(),
             directory: Path::new("/logs").to_owned(),
         }
@@ -120,6 +129,7 @@ mod tests {
         assert_eq!((&*shared["NODE_NAME"], &*shared["CLUSTER_ID"]), ("node-a", "Kubernetes"));
         assert_eq!((&*shared["POD_NAME"], &*shared["POD_NAMESPACE"]), ("ztunnel-x", "istio-system"));
         assert_eq!((&*shared["SERVICE_ACCOUNT"], &*shared["INSTANCE_IP"]), ("ztunnel", "10.78.0.9"));
+        assert_eq!((&*shared["HANDOVER"], shared.get("HANDOVER_UDS")), ("false", None));
         let unset = ["PROXY_WORKLOAD_INFO", "BIND_ADDRESS", "ISTIO_META_DNS_CAPTURE", "ENABLE_ORIG_SRC"];
         assert!(unset.iter().all(|name| !shared.contains_key(*name)), "{shared:?}");
     }

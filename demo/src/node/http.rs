@@ -29,9 +29,17 @@ pub enum HttpError {
 /// # Errors
 /// See [`HttpError`]; a status other than 200 is no error.
 pub fn get(address: SocketAddr, path: &str) -> Result<Answer, HttpError> {
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+    get_within(TIMEOUT, address, path)
+}
+
+/// As [`get`], but without patience for more than `limit` of silence.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_within(limit: Duration, address: SocketAddr, path: &str) -> Result<Answer, HttpError> {
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
     // In one piece: a server that answers after the first would close on the second.
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
@@ -89,7 +97,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 const LARGEST: u64 = 64 << 20;
 
 #[cfg(test)]

@@ -78,6 +78,7 @@ impl Scene {
                 place: pods.place(proxied[number]),
                 workers: 2,
                 move_interval: Some(Duration::from_millis(5)),
+                handover: None,
                 environment: vec![
                     ("ENABLE_ORIG_SRC".to_owned(), "true".to_owned()),
                     ("PACKET_MARK".to_owned(), PACKET_MARK.to_string()),
