@@ -4,6 +4,7 @@
 //! - [`istiod`]: a control plane for a world, from `demo`, and nodes that learn from it;
 //! - [`stock`]: the other side of a tunnel as Istio's proxy makes it, from `h2` and `rustls`, and a scripted one for faults;
 //! - [`traffic`]: conversations through the world, every byte checked (the applications are those of `demo`);
+//! - [`longlived`]: connections that shall live through everything, and fresh ones all the time;
 //! - [`said`]: what a node says of itself: log and dump;
 //! - [`relay`]: TCP connections that can be cut;
 //! - [`process`]: what a process costs: memory, processor time, descriptors;
@@ -11,6 +12,7 @@
 //! - [`mover`]: two processes that pass their tunnels to one another;
 //! - [`cluster`]: two Kubernetes nodes of network namespaces, their pods and proxies;
 //! - [`cni`]: an istio-cni in miniature: the server of ZDS, and a proxy by script;
+//! - [`daemonset`]: the DaemonSet controller and the kubelet in miniature, over real processes;
 //! - [`flood`]: what one pod can do to its node's proxy; [`latency`]: how soon another one is answered meanwhile;
 //! - [`pods`]: three network namespaces, for proxies that serve one workload;
 //! - [`redirection`]: what istio-cni sets in a pod;
@@ -21,10 +23,12 @@
 pub mod certificates;
 pub mod cluster;
 pub mod cni;
+pub mod daemonset;
 pub mod flood;
 pub mod host;
 pub mod istiod;
 pub mod latency;
+pub mod longlived;
 pub mod mover;
 pub mod pods;
 pub mod process;
