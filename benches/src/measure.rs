@@ -129,7 +129,7 @@ impl Bench {
 
     /// Settings of all nodes.
     pub fn settings(&self, move_interval: Option<Duration>) -> NodeSettings {
-        NodeSettings { workers: self.workers, move_interval, environment: Vec::new() }
+        NodeSettings { workers: self.workers, move_interval, handover: false, environment: Vec::new() }
     }
 
     /// Calls `once` for every route that `make` gives, in every round anew and in alternating order.

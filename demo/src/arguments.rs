@@ -27,6 +27,10 @@ pub struct Arguments {
     pub proxy: Option<PathBuf>,
     /// Whether a policy comes and goes and istiod dies while the load runs.
     pub acts: bool,
+    /// Whether both proxies are replaced under load afterwards.
+    pub upgrade: bool,
+    /// Where the page of the replacements goes.
+    pub page: PathBuf,
 }
 
 impl Default for Arguments {
@@ -38,6 +42,8 @@ impl Default for Arguments {
             move_interval: Some(Duration::from_millis(50)),
             proxy: None,
             acts: true,
+            upgrade: true,
+            page: "demo-report.html".into(),
         }
     }
 }
@@ -66,7 +72,8 @@ pub enum ArgumentError {
 /// What `--help` prints.
 pub const HELP: &str = "\
 Two node proxies carry checked traffic on this machine. Under load tunnels move between workers, a policy
-cuts a connection, and istiod dies and comes back.
+cuts a connection, and istiod dies and comes back. Then both proxies are replaced three times each, connections
+running, and once more without a hand-over.
 
 usage: demo [options]
   --seconds N       how long the load runs at least (default 15); istiod's outage takes its time, too
@@ -76,6 +83,8 @@ usage: demo [options]
   --move-every MS   move every tunnel to the next worker each MS milliseconds
                     (default 50; 0 never)
   --proxy FILE      use this ztunnel binary as the proxy instead of the built-in one
+  --page FILE       write the page of the replacements to FILE (default demo-report.html)
+  --no-upgrade      no proxy is replaced
   --no-acts         traffic and moves only: no policy comes and goes, istiod lives
   --help            this text
 
@@ -110,6 +119,8 @@ impl Command {
                 "--json" => arguments.json = Some(value("--json")?.into()),
                 "--proxy" => arguments.proxy = Some(value("--proxy")?.into()),
                 "--netns" => arguments.netns = true,
+                "--page" => arguments.page = value("--page")?.into(),
+                "--no-upgrade" => arguments.upgrade = false,
                 "--no-acts" => arguments.acts = false,
                 "--help" | "-h" => return Ok(Self::Help),
                 _ => return Err(ArgumentError::Unknown(word)),
@@ -149,7 +160,8 @@ mod tests {
 
     #[test]
     fn every_option_is_understood() {
-        let line = "--seconds 3 --json out.json --netns --move-every 0 --proxy /bin/ztunnel --no-acts";
+        let line = "--seconds 3 --json out.json --netns --move-every 0 --proxy /bin/ztunnel --no-acts \
+                    --page p.html --no-upgrade";
         let expected = Arguments {
             duration: Duration::from_secs(3),
             json: Some("out.json".into()),
@@ -157,6 +169,8 @@ mod tests {
             move_interval: None,
             proxy: Some("/bin/ztunnel".into()),
             acts: false,
+            upgrade: false,
+            page: "p.html".into(),
         };
         assert_eq!(parse(line), Ok(Command::Show(expected)));
         assert_eq!(parse("--seconds 3 --help"), Ok(Command::Help));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Stdout, Write};
 use std::time::Duration;
 
-use crate::report::{Figures, LatencyFigures, Report};
+use crate::report::{Figures, LatencyFigures, Report, Upgrades};
 
 /// The state of affairs at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -190,8 +190,9 @@ fn pause(bound: Option<f64>) -> String {
 
 /// The last line: the verdict and the figures.
 pub fn verdict(report: &Report) -> String {
-    let Report { passed, reasons, figures } = report;
+    let Report { passed, reasons, figures, upgrades } = report;
     let figures = figures.as_ref().map(summary).unwrap_or_default();
+    let figures = figures + &upgrades.as_ref().map(replacements).unwrap_or_default();
     if *passed {
         format!("demo: passed {figures}")
     } else {
@@ -227,6 +228,19 @@ fn summary(figures: &Figures) -> String {
         millis(request_latency.p99_ms),
         moves,
         figures.identities.keys().cloned().collect::<Vec<_>>().join(", "),
+    )
+}
+
+fn replacements(Upgrades { handover, control }: &Upgrades) -> String {
+    let pauses = handover.replacements.iter().filter_map(|one| one.moved);
+    let longest = pauses.map(|moved| moved.pause_max_ms).fold(0.0, f64::max);
+    format!(
+        "; proxies were replaced {} times: of {} long-lived connections {}, paused at most {} ms (without a hand-over: {})",
+        handover.replacements.len(),
+        handover.long_lived,
+        handover.lost,
+        millis(longest),
+        control.lost,
     )
 }
 

@@ -8,7 +8,8 @@
 //! - [`control_plane`]: an istiod that does as it is told, also wrong;
 //! - [`stage`], [`istiod`]: two nodes, a server and a control plane, on loopback addresses or in network namespaces;
 //! - [`acts`], [`guest`]: what happens while the traffic runs: a policy, an outage of istiod;
-//! - [`show`], [`display`], [`report`]: the timed run, what the reader sees of it, and the verdict.
+//! - [`upgrade`]: both proxies are replaced under load;
+//! - [`show`], [`display`], [`report`], [`page`]: the timed run, what the reader sees of it, and the verdict.
 
 pub mod acts;
 pub mod addresses;
@@ -20,8 +21,10 @@ pub mod istiod;
 pub mod mesh;
 pub mod netns;
 pub mod node;
+pub mod page;
 pub mod place;
 pub mod report;
 pub mod show;
 pub mod stage;
 pub mod traffic;
+pub mod upgrade;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::acts::ActFigures;
 use crate::node::metrics::{Buckets, Metrics};
 use crate::traffic::{Counts, Latencies};
+use crate::upgrade::UpgradeFigures;
 
 /// What one node counted, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -101,6 +102,17 @@ pub struct Report {
     pub reasons: Vec<String>,
     /// The figures. `None` if it did not come to any traffic.
     pub figures: Option<Figures>,
+    /// The replacements of proxies. `None` if it did not come to them.
+    pub upgrades: Option<Upgrades>,
+}
+
+/// Both proxies were replaced under load, in both ways.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Upgrades {
+    /// By hand-over.
+    pub handover: UpgradeFigures,
+    /// Without: what everybody else has.
+    pub control: UpgradeFigures,
 }
 
 /// The figures.
@@ -185,12 +197,28 @@ impl Report {
     /// Judges what was seen.
     pub fn of(seen: &Observations) -> Self {
         let reasons = judge(seen);
-        Self { passed: reasons.is_empty(), reasons, figures: Some(figures(seen)) }
+        Self { passed: reasons.is_empty(), reasons, figures: Some(figures(seen)), upgrades: None }
+    }
+
+    /// The same, with what came of the replacements.
+    #[must_use]
+    pub fn upgraded(mut self, upgrades: Upgrades) -> Self {
+        let Upgrades { handover, control } = &upgrades;
+        self.reasons.extend([handover.judge(), control.judge_control()].concat());
+        self.passed = self.reasons.is_empty();
+        Self { upgrades: Some(upgrades), ..self }
+    }
+
+    /// The same, and something went wrong.
+    #[must_use]
+    pub fn spoilt(mut self, reason: String) -> Self {
+        self.reasons.push(reason);
+        Self { passed: false, ..self }
     }
 
     /// It did not come to any traffic.
     pub fn failed(reason: String) -> Self {
-        Self { passed: false, reasons: vec![reason], figures: None }
+        Self { passed: false, reasons: vec![reason], figures: None, upgrades: None }
     }
 }
 
@@ -315,4 +343,4 @@ fn judge_identities(seen: &Observations, reasons: &mut Vec<String>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,9 +13,11 @@ use crate::arguments::Arguments;
 use crate::display::{Display, Moment};
 use crate::netns::NetnsError;
 use crate::node::{Node, NodeError, Proxy};
-use crate::report::{LatencyFigures, NodeFigures, Observations, Report};
+use crate::page;
+use crate::report::{LatencyFigures, NodeFigures, Observations, Report, Upgrades};
 use crate::stage::{NodeSettings, Site, Stage, StageError};
 use crate::traffic::{ApplicationError, Clients, Plan};
+use crate::upgrade::{self, TIMES, UpgradeError, Way};
 
 /// Why it did not come to a verdict on traffic.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +40,12 @@ pub enum ShowError {
     /// The network namespaces could not be made.
     #[error(transparent)]
     Netns(#[from] NetnsError),
+    /// The replacements.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
     /// The report could not be written.
-    #[error("the figures cannot be written to {path}: {source}")]
-    Json {
+    #[error("the report cannot be written to {path}: {source}")]
+    Write {
         /// Where to.
         path: String,
         /// What the system said.
@@ -65,15 +70,17 @@ pub fn run<W: Write>(arguments: &Arguments, interrupted: &AtomicBool, display: &
             Report::failed(error.to_string())
         }
     };
-    let Some(path) = &arguments.json else { return report };
-    match write_json(path, &report) {
+    let json = arguments.json.as_ref().map(|path| (path, write_json(path, &report)));
+    let page = page::html(&report).map(|html| (&arguments.page, fs::write(&arguments.page, html)));
+    if let Some((path, Ok(()))) = &page {
+        display.say(&format!("The replacements, moment by moment: {}", path.display())).ok();
+    }
+    json.into_iter().chain(page).fold(report, |report, (path, written)| match written {
         Ok(()) => report,
         Err(source) => {
-            let error = ShowError::Json { path: path.display().to_string(), source };
-            let reasons = [report.reasons, vec![error.to_string()]].concat();
-            Report { passed: false, reasons, ..report }
+            report.spoilt(ShowError::Write { path: path.display().to_string(), source }.to_string())
         }
-    }
+    })
 }
 
 fn write_json(path: &Path, report: &Report) -> io::Result<()> {
@@ -95,19 +102,64 @@ fn try_run<W: Write>(
     let settings = NodeSettings {
         workers: WORKERS,
         move_interval: arguments.move_interval,
+        handover: false,
         // Several tunnels side by side are more to look at than one.
         environment: vec![("POOL_MAX_STREAMS_PER_CONNECTION".to_owned(), STREAMS_PER_TUNNEL.to_string())],
     };
     display.say(introduction(arguments))?;
-    let site = if arguments.netns { Site::namespaces()? } else { Site::loopback()? };
-    let report = Stage::start(site, &proxy, &settings, logs.path())
+    let report = Stage::start(site(arguments)?, &proxy, &settings, logs.path())
         .map_err(ShowError::from)
-        .and_then(|stage| perform(stage, arguments, interrupted, display));
+        .and_then(|stage| perform(stage, arguments, interrupted, display))
+        .and_then(|report| {
+            let upgrade = arguments.upgrade && report.passed;
+            if !upgrade {
+                return Ok(report);
+            }
+            match upgrades(arguments, &proxy, logs.path(), interrupted, display) {
+                Ok(upgrades) => Ok(report.upgraded(upgrades)),
+                Err(error) => {
+                    display.say(&format!("\n{error}\n"))?;
+                    Ok(report.spoilt(error.to_string()))
+                }
+            }
+        });
     if !report.as_ref().is_ok_and(|report| report.passed) {
         let kept = logs.keep();
         display.say(&format!("The logs of both nodes are in {}", kept.display()))?;
     }
     report
+}
+
+fn site(arguments: &Arguments) -> Result<Site, ShowError> {
+    Ok(if arguments.netns { Site::namespaces()? } else { Site::loopback()? })
+}
+
+/// Replaces both proxies by hand-overs, then on another stage once without.
+fn upgrades<W: Write>(
+    arguments: &Arguments,
+    proxy: &Proxy,
+    logs: &Path,
+    interrupted: &AtomicBool,
+    display: &mut Display<W>,
+) -> Result<Upgrades, ShowError> {
+    let stage = |way: Way, folder: &str| {
+        let logs = logs.join(folder);
+        fs::create_dir(&logs)?;
+        let settings = NodeSettings {
+            workers: WORKERS,
+            move_interval: None,
+            handover: way == Way::HandOver,
+            environment: vec![("HANDOVER_BAKE".to_owned(), "1s".to_owned())],
+        };
+        Ok::<_, ShowError>(Stage::start(site(arguments)?, proxy, &settings, &logs)?)
+    };
+    display.say(&format!("\nBoth proxies are replaced {TIMES} times each, connections running:"))?;
+    let way = Way::HandOver;
+    let handover = upgrade::run(stage(way, "handover")?, way, TIMES, interrupted, display)?;
+    display.say("The same once without a hand-over, as everybody else does it:")?;
+    let way = Way::OneAfterTheOther;
+    let control = upgrade::run(stage(way, "control")?, way, 1, interrupted, display)?;
+    Ok(Upgrades { handover, control })
 }
 
 fn introduction(arguments: &Arguments) -> &'static str {

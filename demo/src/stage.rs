@@ -83,8 +83,19 @@ pub struct NodeSettings {
     pub workers: usize,
     /// How often every tunnel moves to the next worker; `None` is never.
     pub move_interval: Option<Duration>,
+    /// Whether proxies can take each other's place.
+    pub handover: bool,
     /// More environment variables for both nodes.
     pub environment: Vec<(String, String)>,
+}
+
+/// One of the two nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// That of the clients.
+    Client,
+    /// That of the server.
+    Server,
 }
 
 /// A stage could not be set up.
@@ -113,6 +124,9 @@ pub struct Stage {
     /// The SPIFFE identity that the server's node has to see.
     pub client_identity: String,
     service: SocketAddr,
+    proxy: Proxy,
+    /// What the first proxy of each node was started with.
+    configs: [NodeConfig; 2],
     /// Until the acts take it.
     istiod: Option<Istiod>,
     // Last: it has to outlive the processes in it.
@@ -145,6 +159,7 @@ impl Stage {
         };
         let istiod = Istiod::start(directory, site.istiod_spots(), &mesh)?;
         let config = |workload: &Workload, number: usize, spot: &Spot| -> Result<NodeConfig, StageError> {
+            let handover = settings.handover.then(|| directory.join(&workload.node).join("handover.sock"));
             Ok(NodeConfig {
                 name: workload.node.clone(),
                 serves: Serves::Workload {
@@ -155,13 +170,14 @@ impl Stage {
                 place: spot.place.clone(),
                 workers: settings.workers,
                 move_interval: settings.move_interval,
-                handover: None,
+                handover,
                 environment: site.environment().chain(settings.environment.clone()).collect(),
                 directory: directory.to_owned(),
             })
         };
-        let mut client_node = Node::start(proxy, &config(&client, 0, &site.client)?)?;
-        let mut server_node = Node::start(proxy, &config(&server, 1, &site.server)?)?;
+        let configs = [config(&client, 0, &site.client)?, config(&server, 1, &site.server)?];
+        let mut client_node = Node::start(proxy, &configs[0])?;
+        let mut server_node = Node::start(proxy, &configs[1])?;
         let server_address = SocketAddr::new(site.server.address, SERVER_PORT);
         let server = Server::start(&site.server.place, server_address)?;
         client_node.wait_ready(READY_PATIENCE)?;
@@ -174,9 +190,31 @@ impl Stage {
             server,
             client_identity: client.identity(),
             service,
+            proxy: proxy.clone(),
+            configs,
             istiod,
             site,
         })
+    }
+
+    /// A node's proxy.
+    pub fn node(&mut self, side: Side) -> &mut Node {
+        match side {
+            Side::Client => &mut self.client_node,
+            Side::Server => &mut self.server_node,
+        }
+    }
+
+    /// Starts another proxy for a node, which does not wait until it is ready; `name` is its own.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_successor(&self, side: Side, name: &str) -> Result<Node, NodeError> {
+        let first = &self.configs[side as usize];
+        let own = [("NODE_NAME", &*first.name), ("POD_NAMESPACE", NAMESPACE), ("POD_NAME", name)];
+        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = [first.environment.clone(), own.into()].concat();
+        Node::start(&self.proxy, &NodeConfig { name: name.to_owned(), environment, ..first.clone() })
     }
 
     /// What the acts of the show play with; once.

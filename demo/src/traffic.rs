@@ -144,6 +144,11 @@ impl Clients {
         &self.tally
     }
 
+    /// The same, for whoever looks on from another thread.
+    pub fn shared_tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
     /// Lets every conversation come to its proper end, for at most `grace`. False if some did not.
     pub fn finish(&self, grace: Duration) -> bool {
         self.stop.send_replace(true);

@@ -20,7 +20,7 @@ fn stand_in(directory: &TempDir, fault: &str) -> PathBuf {
 
 fn demo(directory: &TempDir, proxy: &Path) -> Command {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
-    demo.args(["--seconds", "2", "--json"]).arg(directory.path().join("report.json"));
+    demo.args(["--no-upgrade", "--seconds", "2", "--json"]).arg(directory.path().join("report.json"));
     demo.arg("--proxy").arg(proxy).env("TMPDIR", directory.path());
     demo
 }

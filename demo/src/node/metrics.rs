@@ -89,6 +89,17 @@ impl Buckets {
             .then(|| self.cumulative.iter().find(|(_, count)| *count >= wanted).map(|(bound, _)| *bound))?
     }
 
+    /// Each bound with the number of values within it and above the one before; the last bound is `None`, for infinite.
+    pub fn within(&self) -> Vec<(Option<f64>, u64)> {
+        let before = [0.0].into_iter().chain(self.cumulative.iter().map(|(_, count)| *count));
+        let each = self.cumulative.iter().zip(before);
+        // Counts are whole.
+        each.map(|((bound, count), before)| {
+            (bound.is_finite().then_some(*bound), (count - before).round() as u64)
+        })
+        .collect()
+    }
+
     /// Both histograms as one. Their bounds have to be the same.
     #[must_use]
     pub fn merged(mut self, other: &Self) -> Self {
@@ -189,6 +200,7 @@ nonsense{a="b
         assert_eq!(pause.bound(0.9), Some(0.01));
         assert_eq!(pause.bound(0.99), Some(f64::INFINITY));
         assert_eq!(pause.clone().merged(&pause).count(), 20.0);
+        assert_eq!(pause.within(), [(Some(0.001), 5), (Some(0.01), 4), (None, 1)]);
         let none = Metrics::default().histogram("pause");
         assert_eq!((none.count(), none.mean(), none.bound(0.5)), (0.0, None, None));
     }

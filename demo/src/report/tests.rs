@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::traffic::{Ends, Tally};
+use crate::upgrade::timeline::Moment;
+use crate::upgrade::{Moved, Replacement};
 
 const CLIENT: &str = "spiffe://cluster.local/ns/demo/sa/client";
 
@@ -156,4 +158,60 @@ fn the_json_has_the_figures() {
     assert_eq!(json["figures"]["connections"]["opened"], 10);
     assert_eq!(json["figures"]["identities"][CLIENT], 10);
     assert_eq!(json["figures"]["tunnels"]["pause_p99_at_most_ms"], serde_json::Value::Null);
+}
+
+/// Two runs that are as they should be.
+pub(crate) fn upgrades() -> Upgrades {
+    let moved = Moved { connections: 51, pause_p50_ms: 0.8, pause_p99_ms: 3.0, pause_max_ms: 4.0 };
+    let replacement = |moved| Replacement {
+        node: "node-client".to_owned(),
+        begun_seconds: 1.0,
+        ended_seconds: 2.0,
+        pid_before: 10,
+        pid_after: 11,
+        moved,
+    };
+    let moment = Moment { seconds: 3.0, bytes_per_second: 1e6, longest_wait_ms: 2.0, lost: 0 };
+    let handover = UpgradeFigures {
+        replacements: vec![replacement(Some(moved))],
+        long_lived: 102,
+        lost: Ends::default(),
+        fresh: 70,
+        fresh_lost: Ends::default(),
+        bytes_checked: 4_000,
+        pauses: vec![(Some(0.5), 0), (Some(1.0), 3), (Some(2.0), 1), (None, 0)],
+        timeline: vec![Moment { seconds: 1.0, ..moment }, moment],
+        incidents: Vec::new(),
+    };
+    let control = UpgradeFigures {
+        replacements: vec![replacement(None)],
+        lost: Ends { reset: 102, ..Ends::default() },
+        pauses: Vec::new(),
+        ..handover.clone()
+    };
+    Upgrades { handover, control }
+}
+
+/// Makes one thing wrong about replacements.
+type SpoilUpgrade = fn(&mut Upgrades);
+
+#[test]
+fn each_fault_of_a_replacement_fails_alone_and_is_named() {
+    let report = Report::of(&good()).upgraded(upgrades());
+    assert_eq!((report.passed, report.reasons), (true, Vec::new()));
+    let faults: [(&str, SpoilUpgrade); 6] = [
+        ("noticed by long-lived connections: 1 reset", |all| all.handover.lost.reset = 1),
+        ("noticed by fresh connections: 0 reset, 2 refused", |all| all.handover.fresh_lost.refused = 2),
+        ("no connection went over on node-client", |all| all.handover.replacements[0].moved = None),
+        ("node-client has the same process", |all| all.handover.replacements[0].pid_after = 10),
+        ("5 bytes were sent", |all| all.handover.incidents.push("5 bytes were sent, 4 arrived".to_owned())),
+        ("101 of 102 long-lived connections were lost: who", |all| all.control.lost.reset = 101),
+    ];
+    for (reason, spoil) in faults {
+        let mut all = upgrades();
+        spoil(&mut all);
+        let report = Report::of(&good()).upgraded(all);
+        assert!(!report.passed && report.reasons.len() == 1, "{reason}: {:?}", report.reasons);
+        assert!(report.reasons[0].contains(reason), "{reason}: {:?}", report.reasons);
+    }
 }
