@@ -23,6 +23,7 @@ mod fake_ca;
 mod handle;
 mod manager;
 mod names;
+mod parcel;
 mod request;
 mod summary;
 #[cfg(test)]
@@ -36,5 +37,6 @@ pub use certificate::{ClientError, Credentials};
 pub use driver::start;
 pub use handle::{Certificates, Lookup};
 pub use names::peer_identity;
+pub use parcel::ParcelError;
 pub use summary::{CertificateEntry, CertificateState, CertificateSummary};
 pub use verify::PeerNameError;

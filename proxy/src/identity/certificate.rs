@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use xds::Identity;
 
+use super::parcel::Origin;
 use super::verify::ServerVerifier;
 
 /// One identity's certificate, key and roots, ready for use. Shared by all pods of the service account on this node.
@@ -22,6 +23,8 @@ pub struct Credentials {
     pub(super) roots: Arc<RootCertStore>,
     pub(super) root_certificates: Vec<CertificateDer<'static>>,
     pub(super) server: TlsServer,
+    /// What another process of ours needs to have the same.
+    pub(super) origin: Option<Origin>,
 }
 
 impl Credentials {

@@ -108,6 +108,7 @@ impl Chain {
             roots,
             root_certificates: self.roots,
             server,
+            origin: None,
         })
     }
 

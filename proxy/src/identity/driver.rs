@@ -95,6 +95,11 @@ impl Driver {
                     }
                     Some(Command::WarmUp { identity }) => self.manager.warm_up(&identity, now(start)),
                     Some(Command::Retain { wanted }) => self.manager.retain(wanted, now(start)),
+                    Some(Command::Adopt { identity, credentials }) => {
+                        let validity = credentials.validity;
+                        let issued = Issued { certificate: credentials, validity };
+                        self.manager.adopt(&identity, issued, now(start));
+                    }
                     None => return,
                 },
                 Some(fetched) = self.fetches.join_next_with_id() => self.finished(fetched, now(start)),

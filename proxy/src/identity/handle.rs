@@ -6,8 +6,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use xds::Identity;
+use zeroize::Zeroizing;
 
 use super::certificate::Credentials;
+use super::parcel::{self, ParcelError};
 use super::summary::CertificateSummary;
 
 /// What is known of an identity's certificate.
@@ -43,6 +45,7 @@ pub(super) enum Command {
     Request { identity: Identity, wake: Wake },
     WarmUp { identity: Identity },
     Retain { wanted: BTreeSet<Identity> },
+    Adopt { identity: Identity, credentials: Arc<Credentials> },
 }
 
 /// What the manager has to say, whole: a reader sees one state of it.
@@ -96,6 +99,26 @@ impl Certificates {
     /// does not matter, and nothing has to be called for an identity that never comes back.
     pub fn retain(&self, wanted: BTreeSet<Identity>) {
         let _ = self.commands.send(Command::Retain { wanted });
+    }
+
+    /// Each certificate that is in use, with its key, for another process of ours ([`Certificates::adopt`]). Wiped when dropped.
+    pub fn parcels(&self) -> Vec<Zeroizing<Vec<u8>>> {
+        let published = self.published.load();
+        let ready = published.certificates.values().filter_map(|lookup| match lookup {
+            Lookup::Ready(credentials) => parcel::pack(credentials),
+            _ => None,
+        });
+        ready.collect()
+    }
+
+    /// Uses a certificate of another process of ours, if there is none.
+    ///
+    /// # Errors
+    /// If it would not be accepted from its authority either.
+    pub fn adopt(&self, parcel: &[u8]) -> Result<(), ParcelError> {
+        let (identity, credentials) = parcel::unpack(parcel, 0)?;
+        let _ = self.commands.send(Command::Adopt { identity, credentials: Arc::new(credentials) });
+        Ok(())
     }
 
     /// All certificates, without their keys, in the order of the identities.

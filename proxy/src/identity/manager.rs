@@ -166,6 +166,15 @@ impl<C: Clone, W> Manager<C, W> {
         self.start_fetches();
     }
 
+    /// Another process of ours had this one; it is used if there is none. A fetch that is under way isn't awaited any more.
+    pub(super) fn adopt(&mut self, identity: &Identity, issued: Issued<C>, now: Now) {
+        let without = self.ask(identity, Priority::WarmUp, now).certificate.is_none();
+        if without && issued.validity.not_after > now.unix {
+            self.succeeded(identity, issued, now);
+        }
+        self.start_fetches();
+    }
+
     /// These identities are wanted from now on, and no others. Fetches nothing.
     pub(super) fn retain(&mut self, wanted: BTreeSet<Identity>, now: Now) {
         self.wanted = Some(wanted);

@@ -1,15 +1,19 @@
 //! A key of our own and the request to have it certified.
 
+use std::sync::Arc;
+
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls::crypto::aws_lc_rs::sign::any_ecdsa_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::sign::SigningKey;
 use xds::Identity;
 use zeroize::Zeroizing;
 
 use super::ca::SignedChain;
 use super::certificate::Credentials;
 use super::chain::{Chain, ChainError};
+use super::parcel::Origin;
 
 /// One attempt to get a certificate: a fresh P-256 key and its certificate signing request.
 ///
@@ -45,10 +49,17 @@ impl Request {
         generation: u64,
     ) -> Result<Credentials, ChainError> {
         let chain = Chain::parse(answer)?;
-        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialized_der()));
-        let key = any_ecdsa_type(&der).map_err(ChainError::AnotherKey)?;
-        chain.accept(&self.identity, key, now, generation)
+        let der = Zeroizing::new(self.key.serialize_der());
+        let mut credentials = chain.accept(&self.identity, signing_key(&der)?, now, generation)?;
+        credentials.origin = Some(Origin { answer: answer.clone(), key: der });
+        Ok(credentials)
     }
+}
+
+/// A P-256 key from its PKCS #8 form.
+pub(super) fn signing_key(der: &[u8]) -> Result<Arc<dyn SigningKey>, ChainError> {
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der));
+    any_ecdsa_type(&der).map_err(ChainError::AnotherKey)
 }
 
 #[cfg(test)]
