@@ -10,7 +10,10 @@
 //! Promises:
 //!
 //! - **Nothing is cut before the deadline**, except by someone at a keyboard who asks twice; and nothing is cut in silence.
-//! - **Peers are told** (GOAWAY) as soon as the drain begins, and while it lasts the log says what it waits for.
+//! - **Nobody is left without a listener** while a successor may still come: a process that is told to end accepts for a
+//!   while longer.
+//! - **Peers are told** (GOAWAY) as soon as nothing new is accepted, unless their connections follow the listeners to another
+//!   process. From the first second on the log says what the drain waits for.
 //! - **The end is early when it can be:** the process ends as soon as its last connection does.
 //! - **A descriptor is passed or it is not.** The sender's copies stay as they are; the receiver holds all of a record or
 //!   nothing, never a part of it, and never believes a short count.

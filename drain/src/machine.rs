@@ -1,15 +1,22 @@
 //! The phases of a drain, without sockets, threads or a clock.
 
+use crate::Counts;
+
 /// Leads a process from its first signal to its end.
 ///
 /// ```text
-///            Terminate, Interrupt         deadline             none left, or
-///   Serving ─────────────────────▶ Draining ───────▶ Cutting ──────────────────▶ Ended
-///                                     │                 │     the cut takes       ▲
-///                                     │                 │     too long            │
-///                                     ╰─────────────────┴─────────────────────────╯
-///                                        none left, or Interrupt
+///            Terminate,                     the window is over, a foreign
+///            Interrupt                      listener, ListenersGone
+///   Serving ──────────▶ AwaitingSuccessor ─────────────────╮
+///    │   ▲      ╰──── with a window of 0 ────────────────╮ │  deadline          none left, or
+///    │   │ ListenersBack                                 ▼ ▼                    the cut takes too long
+///    ▼   │               Terminate, Interrupt           Draining ─────▶ Cutting ─────▶ Ended
+///   StandingBy ────────────────────────────────────────▶   │                             ▲
+///      ListenersGone leads here from Serving               ╰─────────────────────────────╯
+///                                                                 none left
 /// ```
+///
+/// An Interrupt after the first signal leads to Ended from anywhere. A process accepts in Serving and AwaitingSuccessor.
 ///
 /// The caller passes on what happens ([`handle`](Self::handle)), carries out what that returns, in order, and sends
 /// a [`Tick`](Event::Tick) when [`next_tick_ms`](Self::next_tick_ms) is due. Times are milliseconds on one monotonic
@@ -17,21 +24,26 @@
 #[derive(Debug)]
 pub struct DrainMachine {
     deadline_ms: u64,
+    accept_window_ms: u64,
     left: Left,
     state: State,
 }
 
 impl DrainMachine {
     /// A process that serves, and that gets `deadline_ms` (see [`deadline_ms`](crate::deadline_ms)) to drain
-    /// once it is told to end.
-    pub fn new(deadline_ms: u64) -> Self {
-        Self { deadline_ms, left: Left::default(), state: State::Serving }
+    /// once it is told to end. Of that time it goes on accepting for `accept_window_ms` if nobody takes over before: a
+    /// DaemonSet that surges starts the successor of a deleted pod only when that has been told to end.
+    pub fn new(deadline_ms: u64, accept_window_ms: u64) -> Self {
+        let accept_window_ms = accept_window_ms.min(deadline_ms);
+        Self { deadline_ms, accept_window_ms, left: Left::default(), state: State::Serving }
     }
 
     /// Where the process is on its way.
     pub fn phase(&self) -> Phase {
         match self.state {
             State::Serving => Phase::Serving,
+            State::StandingBy { .. } => Phase::StandingBy,
+            State::AwaitingSuccessor { .. } => Phase::AwaitingSuccessor,
             State::Draining { .. } => Phase::Draining,
             State::Cutting { .. } => Phase::Cutting,
             State::Ended => Phase::Ended,
@@ -41,8 +53,9 @@ impl DrainMachine {
     /// When the next [`Tick`](Event::Tick) is wanted, if at all.
     pub fn next_tick_ms(&self) -> Option<u64> {
         match self.state {
-            State::Serving | State::Ended => None,
-            State::Draining { cut_at_ms, progress, .. } => Some(cut_at_ms.min(progress.at_ms)),
+            State::Serving | State::StandingBy { .. } | State::Ended => None,
+            State::AwaitingSuccessor { until_ms, ending } => Some(until_ms.min(ending.progress.at_ms)),
+            State::Draining { ending, .. } => Some(ending.cut_at_ms.min(ending.progress.at_ms)),
             State::Cutting { exit_at_ms } => Some(exit_at_ms),
         }
     }
@@ -55,23 +68,85 @@ impl DrainMachine {
         let none_left = matches!(event, Event::ConnectionsLeft(left) if left.connections == 0);
         match (self.state, event) {
             (State::Serving, Event::Terminate | Event::Interrupt) => {
-                let cut_at_ms = now_ms.saturating_add(self.deadline_ms);
-                self.state = State::Draining { cut_at_ms, progress: Progress::first(now_ms) };
-                vec![Action::StopAccepting, Action::TellPeers]
+                let ending = Ending::begin(now_ms, self.deadline_ms);
+                if self.accept_window_ms == 0 {
+                    return self.stop_accepting(ending);
+                }
+                let until_ms = now_ms.saturating_add(self.accept_window_ms);
+                self.state = State::AwaitingSuccessor { until_ms, ending };
+                vec![Action::AwaitSuccessor { for_ms: self.accept_window_ms }]
             }
-            (State::Draining { .. } | State::Cutting { .. }, Event::Interrupt) => self.end(0),
+            (State::Serving | State::StandingBy { .. }, Event::ListenersGone { handing_over }) => {
+                self.state = State::StandingBy { handing_over };
+                Vec::new()
+            }
+            (State::StandingBy { .. }, Event::ListenersBack) => {
+                self.state = State::Serving;
+                Vec::new()
+            }
+            (State::StandingBy { handing_over }, Event::Terminate | Event::Interrupt) => {
+                self.drain(Ending::begin(now_ms, self.deadline_ms), !handing_over)
+            }
+            (
+                State::AwaitingSuccessor { .. } | State::Draining { .. } | State::Cutting { .. },
+                Event::Interrupt,
+            ) => self.end(0),
+            (State::AwaitingSuccessor { ending, .. }, Event::ListenersGone { handing_over }) => {
+                self.drain(ending, !handing_over)
+            }
+            (State::AwaitingSuccessor { ending, .. }, Event::ForeignListener) => self.stop_accepting(ending),
+            (State::AwaitingSuccessor { until_ms, ending }, Event::Tick) if now_ms >= until_ms => {
+                self.stop_accepting(ending)
+            }
+            (State::AwaitingSuccessor { until_ms, ending }, Event::Tick)
+                if now_ms >= ending.progress.at_ms =>
+            {
+                self.state = State::AwaitingSuccessor { until_ms, ending: ending.said(now_ms) };
+                vec![self.progress(ending, Some(until_ms), now_ms)]
+            }
+            (State::Draining { ending, peers_told: false }, Event::ListenersGone { handing_over: false }) => {
+                self.drain(ending, true)
+            }
             (State::Draining { .. } | State::Cutting { .. }, _) if none_left => self.end(0),
-            (State::Draining { cut_at_ms, .. }, Event::Tick) if now_ms >= cut_at_ms => {
+            (State::Draining { ending, .. }, Event::Tick) if now_ms >= ending.cut_at_ms => {
                 self.state = State::Cutting { exit_at_ms: now_ms.saturating_add(CUT_MS) };
                 vec![Action::CutAll]
             }
-            (State::Draining { cut_at_ms, progress }, Event::Tick) if now_ms >= progress.at_ms => {
-                self.state = State::Draining { cut_at_ms, progress: progress.next(now_ms) };
-                vec![Action::SayProgress { left: self.left, time_left_ms: cut_at_ms - now_ms }]
+            (State::Draining { ending, peers_told }, Event::Tick) if now_ms >= ending.progress.at_ms => {
+                self.state = State::Draining { ending: ending.said(now_ms), peers_told };
+                vec![self.progress(ending, None, now_ms)]
             }
             (State::Cutting { exit_at_ms }, Event::Tick) if now_ms >= exit_at_ms => self.end(1),
-            // Not yet time; news of connections while there are some; a repeated Terminate (see there); the end.
-            (State::Serving | State::Draining { .. } | State::Cutting { .. } | State::Ended, _) => Vec::new(),
+            // Not yet time; news of connections while there are some, or while more may come; a repeated Terminate (see
+            // there); listeners of a process that is past them; the end.
+            (
+                State::Serving
+                | State::StandingBy { .. }
+                | State::AwaitingSuccessor { .. }
+                | State::Draining { .. }
+                | State::Cutting { .. }
+                | State::Ended,
+                _,
+            ) => Vec::new(),
+        }
+    }
+
+    fn stop_accepting(&mut self, ending: Ending) -> Vec<Action> {
+        self.state = State::Draining { ending, peers_told: true };
+        vec![Action::StopAccepting, Action::TellPeers]
+    }
+
+    /// Without listeners of its own.
+    fn drain(&mut self, ending: Ending, tell_peers: bool) -> Vec<Action> {
+        self.state = State::Draining { ending, peers_told: tell_peers };
+        if tell_peers { vec![Action::TellPeers] } else { Vec::new() }
+    }
+
+    fn progress(&self, ending: Ending, accepts_until_ms: Option<u64>, now_ms: u64) -> Action {
+        Action::SayProgress {
+            left: self.left,
+            accepts_for_ms: accepts_until_ms.map(|until_ms| until_ms - now_ms),
+            time_left_ms: ending.cut_at_ms - now_ms,
         }
     }
 
@@ -89,10 +164,20 @@ pub enum Event {
     Terminate,
     /// SIGINT, from someone at a keyboard: the first drains, the second ends the process at once.
     Interrupt,
-    /// How many connections there are. Send it before each tick, and as soon as the last one is gone
-    /// ([`Registry::when_empty`](crate::Registry::when_empty)), but not before
+    /// How many connections there are. Send it before each tick, and in [`Phase::Draining`] as soon as the last one is
+    /// gone ([`Registry::when_empty`](crate::Registry::when_empty)), but not before
     /// [`StopAccepting`](Action::StopAccepting) is carried out: what a listener still yields counts, too.
     ConnectionsLeft(Left),
+    /// Another process has the listeners: this one accepts no more. Send it again when `handing_over` changes.
+    ListenersGone {
+        /// The connections may follow the listeners, and their peers notice nothing: they are told to go elsewhere only
+        /// when that is over.
+        handing_over: bool,
+    },
+    /// The other process is gone, and this one accepts again.
+    ListenersBack,
+    /// Somebody else has listeners beside ours: what is new finds one.
+    ForeignListener,
     /// The time asked for by [`DrainMachine::next_tick_ms`] has come.
     Tick,
 }
@@ -102,6 +187,8 @@ pub enum Event {
 pub struct Left {
     /// How many there are.
     pub connections: usize,
+    /// Of which kinds they are; read at another moment, so the sum may differ.
+    pub kinds: Counts,
     /// How long the oldest of them has been open, in milliseconds; 0 if there is none.
     pub oldest_ms: u64,
 }
@@ -109,6 +196,11 @@ pub struct Left {
 /// What a process that drains must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Report not ready, and go on. Look out for a successor, and for foreign listeners.
+    AwaitSuccessor {
+        /// Until accepting stops without either.
+        for_ms: u64,
+    },
     /// Report not ready; take what the kernel has accepted already, then close the listeners. Established connections
     /// go on.
     StopAccepting,
@@ -118,6 +210,8 @@ pub enum Action {
     SayProgress {
         /// What the drain waits for, as last reported.
         left: Left,
+        /// Time until accepting stops; None if it has.
+        accepts_for_ms: Option<u64>,
         /// Time until the rest is cut.
         time_left_ms: u64,
     },
@@ -136,6 +230,10 @@ pub enum Action {
 pub enum Phase {
     /// Nobody has told it to end.
     Serving,
+    /// Nobody has, and another process accepts.
+    StandingBy,
+    /// It has been told to end, and accepts because nobody else does.
+    AwaitingSuccessor,
     /// Established connections go on until the deadline; nothing new is accepted.
     Draining,
     /// What was left at the deadline is being closed.
@@ -147,9 +245,28 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Serving,
-    Draining { cut_at_ms: u64, progress: Progress },
+    StandingBy { handing_over: bool },
+    AwaitingSuccessor { until_ms: u64, ending: Ending },
+    Draining { ending: Ending, peers_told: bool },
     Cutting { exit_at_ms: u64 },
     Ended,
+}
+
+/// What the first signal began.
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    cut_at_ms: u64,
+    progress: Progress,
+}
+
+impl Ending {
+    fn begin(now_ms: u64, deadline_ms: u64) -> Self {
+        Self { cut_at_ms: now_ms.saturating_add(deadline_ms), progress: Progress::first(now_ms) }
+    }
+
+    fn said(self, now_ms: u64) -> Self {
+        Self { progress: self.progress.next(now_ms), ..self }
+    }
 }
 
 /// When the next word about progress is due, and how long after that the following one.
@@ -180,118 +297,4 @@ const CUT_MS: u64 = 500;
 const PROGRESS_MAX_MS: u64 = 60_000;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const START: u64 = 1_000_000;
-    const DEADLINE: u64 = 25_000;
-    const SOME: Event = Event::ConnectionsLeft(Left { connections: 3, oldest_ms: 70_000 });
-    const NONE: Event = Event::ConnectionsLeft(Left { connections: 0, oldest_ms: 0 });
-
-    /// Every state × event, at a time that is never due (0 ms after entering the state) and one that always is.
-    #[test]
-    fn every_transition() {
-        use Phase::{Cutting, Draining, Ended, Serving};
-        let events = [Event::Terminate, Event::Interrupt, SOME, NONE, Event::Tick];
-        let table = [
-            // state, then for each event: the next state and the number of actions; early | late
-            (Serving, [(Draining, 2), (Draining, 2), (Serving, 0), (Serving, 0), (Serving, 0)], (Serving, 0)),
-            (Draining, [(Draining, 0), (Ended, 1), (Draining, 0), (Ended, 1), (Draining, 0)], (Cutting, 1)),
-            (Cutting, [(Cutting, 0), (Ended, 1), (Cutting, 0), (Ended, 1), (Cutting, 0)], (Ended, 1)),
-            (Ended, [(Ended, 0), (Ended, 0), (Ended, 0), (Ended, 0), (Ended, 0)], (Ended, 0)),
-        ];
-        for (phase, early, late_tick) in table {
-            for (event, expected) in events.into_iter().zip(early) {
-                let (mut machine, now_ms) = machine_in(phase);
-                let actions = machine.handle(event, now_ms);
-                assert_eq!((machine.phase(), actions.len()), expected, "{phase:?}, {event:?}, early");
-            }
-            let (mut machine, now_ms) = machine_in(phase);
-            let actions = machine.handle(Event::Tick, now_ms + DEADLINE);
-            assert_eq!((machine.phase(), actions.len()), late_tick, "{phase:?}, late tick");
-        }
-    }
-
-    #[test]
-    fn first_the_listeners_then_the_peers() {
-        let mut machine = DrainMachine::new(DEADLINE);
-        assert_eq!(machine.next_tick_ms(), None);
-        let actions = machine.handle(Event::Terminate, START);
-        assert_eq!(actions, [Action::StopAccepting, Action::TellPeers]);
-    }
-
-    #[test]
-    fn ends_as_soon_as_nothing_is_left() {
-        let mut machine = DrainMachine::new(DEADLINE);
-        machine.handle(Event::Terminate, START);
-        assert_eq!(machine.handle(NONE, START + 1), [Action::Exit { code: 0 }]);
-        assert_eq!(machine.next_tick_ms(), None);
-    }
-
-    /// What a caller sees that sends every tick when it is wanted, and whose connections never end.
-    #[test]
-    fn says_how_it_goes_then_cuts_then_ends() {
-        let mut machine = DrainMachine::new(DEADLINE);
-        machine.handle(Event::Terminate, START);
-        machine.handle(SOME, START);
-        let mut said = Vec::new();
-        while let Some(now_ms) = machine.next_tick_ms() {
-            for action in machine.handle(Event::Tick, now_ms) {
-                said.push((now_ms - START, action));
-            }
-        }
-        let left = Left { connections: 3, oldest_ms: 70_000 };
-        let progress = |at_ms| (at_ms, Action::SayProgress { left, time_left_ms: DEADLINE - at_ms });
-        assert_eq!(
-            said,
-            [
-                progress(1_000),
-                progress(2_000),
-                progress(4_000),
-                progress(8_000),
-                progress(16_000),
-                (25_000, Action::CutAll),
-                (25_500, Action::Exit { code: 1 }),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_cut_that_everyone_obeys_is_a_good_end() {
-        let (mut machine, now_ms) = machine_in(Phase::Cutting);
-        assert_eq!(machine.handle(NONE, now_ms + 1), [Action::Exit { code: 0 }]);
-    }
-
-    #[test]
-    fn a_second_interrupt_ends_at_once_and_a_second_terminate_never_shortens() {
-        let (mut machine, now_ms) = machine_in(Phase::Draining);
-        let wanted = machine.next_tick_ms();
-        assert_eq!(machine.handle(Event::Terminate, now_ms + 10), []);
-        assert_eq!(machine.next_tick_ms(), wanted);
-        assert_eq!(machine.handle(Event::Interrupt, now_ms + 20), [Action::Exit { code: 0 }]);
-    }
-
-    #[test]
-    fn the_longest_deadline_does_not_overflow() {
-        let mut machine = DrainMachine::new(u64::MAX);
-        machine.handle(Event::Terminate, START);
-        for _ in 0..100 {
-            let now_ms = machine.next_tick_ms().expect("it drains");
-            assert!(matches!(machine.handle(Event::Tick, now_ms)[..], [Action::SayProgress { .. }]));
-        }
-    }
-
-    fn machine_in(phase: Phase) -> (DrainMachine, u64) {
-        let mut machine = DrainMachine::new(DEADLINE);
-        let mut now_ms = START;
-        for (event, wait_ms) in [(Event::Terminate, 0), (Event::Tick, DEADLINE), (NONE, 0)] {
-            if machine.phase() == phase {
-                break;
-            }
-            now_ms += wait_ms;
-            machine.handle(event, now_ms);
-        }
-        assert_eq!(machine.phase(), phase);
-        (machine, now_ms)
-    }
-}
+mod tests;

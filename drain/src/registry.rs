@@ -131,6 +131,16 @@ pub enum Kind {
 impl Kind {
     /// Every kind, in the order of declaration.
     pub const ALL: [Self; 4] = [Self::Setup, Self::Plain, Self::Tunnel, Self::Stream];
+
+    /// Its name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Plain => "plain",
+            Self::Tunnel => "tunnel",
+            Self::Stream => "stream",
+        }
+    }
 }
 
 /// Open connections by kind, at one moment.
@@ -146,6 +156,11 @@ impl Counts {
     /// How many connections are open.
     pub fn total(&self) -> usize {
         self.0.iter().sum()
+    }
+
+    /// Where nothing is open.
+    pub const fn none() -> Self {
+        Self([0; Kind::ALL.len()])
     }
 }
 

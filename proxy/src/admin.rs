@@ -2,6 +2,7 @@
 
 mod connections;
 mod dump;
+mod handover;
 mod logging;
 mod version;
 mod workload_state;
@@ -15,6 +16,7 @@ use http::request::Parts;
 use tokio::sync::mpsc;
 use tracing::info;
 
+use crate::handover::status::Status;
 use crate::http_server::{self, Method, Response, StatusCode, Stop, content, empty, text};
 use crate::identity::CertificateSummary;
 use crate::pod::{Pods, WorkloadName};
@@ -47,16 +49,20 @@ pub struct Admin {
     pub log: LogHandle,
     /// A message here shuts the process down gracefully.
     pub shutdown: mpsc::Sender<()>,
+    /// Where this process stands among those that hand over to each other.
+    pub handover: Status,
 }
 
 /// Path and purpose, for the index.
-const PAGES: [(&str, &str); 4] = [
+const PAGES: [(&str, &str); 6] = [
     ("config_dump", "the mesh's state, certificates (without keys), version and configuration, as JSON"),
     ("connections", "live connections, oldest first, as JSON; ?limit=N for the first N"),
     (
         "logging",
         "POST: show log levels, or change them with ?level=debug, ?level=access=debug,pool=trace, ?reset",
     ),
+    ("handover", "who accepts, and how the last hand-overs went, as JSON"),
+    ("handover/plan", "what a successor would get, and what would stay and drain, as JSON"),
     ("quitquitquit", "POST: shut down gracefully"),
 ];
 
@@ -76,6 +82,8 @@ impl Admin {
             "/config_dump" => json(&dump::ConfigDump::new(self)),
             "/connections" => connections::handle(self, head),
             "/logging" => logging::handle(&self.log, head),
+            "/handover" => handover::status(self),
+            "/handover/plan" => handover::plan(self),
             "/quitquitquit" => self.quit(&head.method),
             _ => empty(StatusCode::NOT_FOUND),
         }

@@ -1,12 +1,16 @@
 //! Builds the parts from the environment, starts them, and leads the process to its end.
 
 mod build;
+mod doorkeeper;
+mod ending;
 mod hosting;
 mod lead;
 mod listeners;
 mod mesh;
 mod node_agent;
+mod node_role;
 mod servers;
+mod standing;
 
 use std::io;
 use std::net::SocketAddr;

@@ -19,6 +19,7 @@ pub mod data_plane;
 pub mod dns;
 pub mod duration;
 pub mod environment;
+pub mod handover;
 pub mod mesh;
 pub mod mode;
 pub mod proxy_config;
@@ -34,6 +35,7 @@ pub use data_plane::{
 };
 pub use dns::{DnsConfig, SearchDomains};
 pub use environment::{ConfigError, Environment};
+pub use handover::{HandoverConfig, Standby};
 pub use mesh::{CertificateAuthorityConfig, IdentityConfig, LocalXdsConfig};
 pub use mode::{LocationConfig, ProxyMode, SharedConfig};
 pub use proxy_config::ProxyConfig;

@@ -16,6 +16,7 @@
 //! | [`control_plane`] | istiod: the stream of mesh state, and the signer of certificates |
 //! | [`dns`] | the pods' names: answered from the mesh, or forwarded |
 //! | [`identity`] | certificates, and what their holders check |
+//! | [`handover`] | everything that this process holds, given to its successor |
 //! | [`admin`], [`readiness`], [`telemetry`] | what operators see |
 //!
 //! Threads: one control thread with an asynchronous runtime (mesh state, certificates, admin, metrics, readiness, signals), and N
@@ -28,6 +29,7 @@ pub mod config;
 pub mod control_plane;
 pub mod dns;
 pub mod flow;
+pub mod handover;
 pub mod headers;
 pub mod http_server;
 pub mod identity;
@@ -41,6 +43,7 @@ pub mod policy;
 pub mod pool;
 pub mod privileges;
 pub mod readiness;
+pub mod rival;
 pub mod route;
 pub mod shared;
 pub mod socket;

@@ -64,6 +64,9 @@ pub struct Shared {
 /// Descriptors of this process besides connections: its servers, event queues, istiod.
 const DESCRIPTORS: usize = 128;
 
+/// Descriptors that are kept for new connections while others arrive from another process.
+const DESCRIPTORS_KEPT: usize = 256;
+
 /// What a pod may have even if nothing seems to be free: the overhead is mostly less than is set aside for it.
 const LEAST_SHARE: usize = 16;
 
@@ -126,6 +129,12 @@ impl Shared {
         let overhead = DESCRIPTORS + pods.len() * DESCRIPTORS_A_POD;
         let free = self.descriptors.saturating_sub(held + overhead);
         pod.sockets().load(Ordering::Relaxed) < free.saturating_mul(4).max(LEAST_SHARE)
+    }
+
+    /// For how many descriptors of another process there is room: some are kept for new connections.
+    pub fn descriptors_left(&self) -> usize {
+        let open = std::fs::read_dir("/proc/self/fd").map_or(self.descriptors, Iterator::count);
+        self.descriptors.saturating_sub(open + DESCRIPTORS_KEPT)
     }
 
     /// Sends a message to a worker.

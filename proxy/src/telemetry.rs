@@ -13,6 +13,7 @@
 pub mod control_plane;
 pub mod dns;
 pub mod facts;
+pub mod handover;
 pub mod labels;
 pub mod log;
 pub mod metrics;
@@ -25,6 +26,7 @@ mod access_log;
 pub use control_plane::{CertificateResult, ControlPlaneMetrics};
 pub use dns::{DnsLabels, DnsMetrics, DnsTransport};
 pub use facts::{ConnectionFacts, Direction, Party, ServiceFacts};
+pub use handover::{ConnectionLabels, HandoverMetrics};
 pub use labels::ResponseFlags;
 pub use log::{LogGuard, LogHandle};
 pub use metrics::{MoveResult, Open, Telemetry, TunnelRole};

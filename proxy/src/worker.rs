@@ -433,8 +433,8 @@ impl Worker {
                 }
             }
             Message::Moved(moved) => self.arrive(*moved),
-            Message::GiveConnections { most, descriptors, canary, reply } => {
-                reply(self.give_connections(most, descriptors, canary));
+            Message::GiveConnections { most, descriptors, canary, but, reply } => {
+                reply(self.give_connections(most, descriptors, canary, &but));
             }
             Message::TakeConnection { prepared, secrets, taken, proved } => {
                 let arrival = Arrival::new(prepared.frozen_at, taken, proved);
@@ -445,8 +445,8 @@ impl Worker {
             }
             Message::CountConnections(reply) => reply(self.count_connections()),
             Message::CopyListeners(reply) => reply(self.copy_listeners()),
-            Message::LetGoOfListeners(done) => {
-                self.let_go_of_listeners();
+            Message::LetGoOfListeners { home, done } => {
+                self.let_go_of_listeners(home);
                 done(());
             }
             Message::Wake(key) => {

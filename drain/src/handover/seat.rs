@@ -114,6 +114,15 @@ impl Seat {
         }
     }
 
+    /// Connects to whoever has the seat. For a process that must not take it any more, but may have something to give.
+    ///
+    /// # Errors
+    ///
+    /// [`SeatError::Silent`] if nobody answers.
+    pub fn call(path: &Path) -> Result<Channel, SeatError> {
+        connect(path)
+    }
+
     /// Takes the seat if it is free. A process that had it before must have closed its copy of that lock.
     ///
     /// # Errors

@@ -43,6 +43,7 @@ impl Bench {
         let store = xds::Store::new();
         let held = store.clone();
         let (shutdown, receiver) = mpsc::channel(1);
+        let telemetry = Telemetry::new("1.31.0", || 5_000);
         let admin = Admin {
             store,
             node: Some("node-1".into()),
@@ -53,9 +54,10 @@ impl Bench {
             istio_version: "1.31.0".into(),
             certificates: Box::new(|| vec![summary()]),
             connections: Arc::clone(&connections),
-            telemetry: Telemetry::new("1.31.0", || 5_000),
+            telemetry: telemetry.clone(),
             log,
             shutdown,
+            handover: Status::new("istio-system/ztunnel-1".to_owned(), telemetry.handover().clone()),
         };
         let (listener, address) = listener();
         let (stop, stopped) = watch::channel(false);

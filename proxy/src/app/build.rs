@@ -7,22 +7,33 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ::xds::Identity;
+use drain::handover::channel::Channel;
+use drain::handover::limits;
+use drain::handover::seat::{Seat, SeatError, Taken};
+use tokio::sync::watch;
 
 use super::StartError;
 use super::hosting::{Dns, Hosting};
-use super::lead::{self, Control};
-use super::listeners::Listeners;
+use super::lead::{self, Candidature, Control};
+use super::listeners::{ListenError, Listeners};
 use super::mesh::Mesh;
 use super::node_agent::NodeAgent;
-use super::servers::{Servers, Shown};
+use super::node_role::{NodeRole, Resident};
+use super::servers::{Operators, Shown};
+use super::standing::{Candidacy, Handover, Memory};
 use crate::clock::Clock;
 use crate::config::{
-    self, AdminConfig, CertificateAuthorityConfig, DnsConfig, DrainConfig, Environment, Http2Config,
-    IdentityConfig, InboundConfig, ListenerConfig, LocalXdsConfig, LocationConfig, LogConfig, PoolConfig,
-    ProxyMode, SocketConfig, WorkerConfig, XdsConfig,
+    self, AdminConfig, CertificateAuthorityConfig, DnsConfig, DrainConfig, Environment, HandoverConfig,
+    Http2Config, IdentityConfig, InboundConfig, ListenerConfig, LocalXdsConfig, LocationConfig, LogConfig,
+    PoolConfig, ProxyMode, SocketConfig, WorkerConfig, XdsConfig,
 };
 use crate::control_plane;
 use crate::dns;
+use crate::handover::greeting::Card;
+use crate::handover::status::Status;
 use crate::identity::{self, CertificateAuthority, FakeCaConfig, RootFiles};
 use crate::namespace::Namespace;
 use crate::pod::{Pods, WorkloadName};
@@ -33,7 +44,6 @@ use crate::shared::{Http2, PoolLimits, Shared};
 use crate::socket;
 use crate::telemetry::{LogGuard, Telemetry};
 use crate::worker::{Handle, Mailbox, Message, Worker};
-use crate::zds;
 
 /// Tunnels of one worker to one peer, at most: with 100 streams each that is 6 400 connections of one worker between
 /// two workloads. More of them wait for room.
@@ -43,8 +53,8 @@ const MAX_TUNNELS_PER_PEER: usize = 64;
 pub(super) struct Proxy {
     shared: Arc<Shared>,
     workers: Vec<(Worker, Handle)>,
-    /// The workload that this process lives with, or is itself, with its listeners.
-    resident: Option<(WorkloadName, Listeners)>,
+    /// In shared mode: this process as a workload of its own.
+    own: Option<(WorkloadName, Listeners)>,
     hosting: Arc<Hosting>,
     control: Control,
     log: LogGuard,
@@ -58,7 +68,8 @@ impl Proxy {
         let workers = WorkerConfig::from_environment(environment)?;
         let listeners = ListenerConfig::from_environment(environment, &mode)?;
         let admin = AdminConfig::from_environment(environment)?;
-        let drain = DrainConfig::from_environment(environment)?;
+        let handover = HandoverConfig::from_environment(environment, &mode)?;
+        let drain = DrainConfig::from_environment(environment, &mode, handover.as_ref())?;
         let sockets = SocketConfig::from_environment(environment, &mode)?;
         let pool = PoolConfig::from_environment(environment)?;
         let http2 = Http2Config::from_environment(environment)?;
@@ -82,11 +93,10 @@ impl Proxy {
             "dns": dns,
             "admin": admin,
             "drain": drain,
+            "handover": handover,
             "log": log,
             "workers": workers,
         });
-
-        let shown = Shown { config, static_config };
 
         let (log_handle, log) = crate::telemetry::log::install(&log)?;
         privileges::keep_memory_private();
@@ -100,7 +110,21 @@ impl Proxy {
         let (certificates, manager) = identity::start(authority, telemetry.control_plane().clone());
         let mesh = xds.map(|xds| Mesh::new(&xds, store.clone(), &telemetry)).transpose()?;
         let names = dns.as_ref().map_or(&[][..], |dns| &dns.addresses);
-        let resident = resident(&mode, &listeners, names, &sockets)?;
+        let Seating { seat, call, cause } = be_seated(handover.as_ref());
+        let (resident, own) = match &mode {
+            ProxyMode::Dedicated(workload) => {
+                let resident = resident(workload, &listeners, names, &sockets);
+                if call.is_none() {
+                    // What can't be bound is said before anything runs.
+                    resident.bind()?;
+                }
+                (Some(resident), None)
+            }
+            ProxyMode::Shared(shared) => {
+                let bind = |own: &WorkloadName| Ok((own.clone(), Listeners::bind_own(listeners.hbone)?));
+                (None, shared.own.as_ref().map(bind).transpose().map_err(|error: ListenError| error)?)
+            }
+        };
 
         let shared = Arc::new(Shared {
             clock,
@@ -133,28 +157,65 @@ impl Proxy {
         let dns = dns.map(|config| answer_names(config, &shared)).transpose()?;
         let hosting = Arc::new(Hosting::new(shared.clone(), listeners, dns));
         let readiness = Readiness::default();
-        let pods: Arc<OnceLock<zds::Client>> = Arc::default();
-        let known = pods.clone();
-        let pending = Box::new(move || known.get().map(pending_pods).unwrap_or_default());
-        let servers = Servers::bind(&admin, &shared, readiness.clone(), pending, log_handle, shown)?;
         let node_agent = match &mode {
             ProxyMode::Shared(config) => {
-                let agent = NodeAgent::new(config, hosting.clone(), readiness, &shared.telemetry);
-                let _ = pods.set(agent.client().clone());
-                Some(agent)
+                Some(NodeAgent::new(config, hosting.clone(), readiness.clone(), &shared.telemetry))
             }
             ProxyMode::Dedicated(_) => None,
         };
+        let client = node_agent.as_ref().map(|agent| agent.client().clone());
+        let status = Status::new(pod_name(environment), shared.telemetry.handover().clone());
+        status.available(cause.as_deref());
+        let (operators, quits) = Operators::new(
+            &admin,
+            &shared,
+            readiness.clone(),
+            client.clone(),
+            log_handle,
+            Shown { config, static_config, handover: status.clone() },
+        );
+        if call.is_none() || resident.is_none() {
+            operators.bind()?;
+        }
+        let (synced, is_synced) = watch::channel(mesh.is_none());
+        let path = handover.as_ref().map(|handover| handover.socket.clone()).unwrap_or_default();
+        let (role, notices) = NodeRole::new(hosting.clone(), client, operators, resident, path, is_synced);
+        if call.is_some() {
+            role.not_ready_without(readiness.pending("hand-over"));
+        }
+        let (voice, ear) = Handover::new();
+        hosting.tell(voice.clone());
+        let candidacy = handover.map(|config| Candidacy {
+            config,
+            card: card(environment, &mode, &shared.location, &identity),
+            role: role.clone(),
+            shared: shared.clone(),
+            status,
+            readiness: readiness.clone(),
+            ear,
+            memory: Memory::default(),
+        });
         let control = Control {
             shared: shared.clone(),
             drain,
             manager: Box::pin(manager),
             mesh,
+            synced,
             node_agent,
             hosting: hosting.clone(),
-            servers,
+            role,
+            notices,
+            candidature: Candidature {
+                handover: voice,
+                candidacy,
+                seat,
+                call,
+                identity: own_identity(&mode, &identity),
+            },
+            readiness,
+            quits,
         };
-        Ok(Self { shared, workers, hosting, resident, control, log })
+        Ok(Self { shared, workers, hosting, own, control, log })
     }
 
     /// Runs until it is told to end and has drained.
@@ -175,8 +236,8 @@ impl Proxy {
                 thread.spawn(run).inspect_err(|error| tracing::error!(%error, "no thread for a worker")).ok()
             })
             .collect();
-        if let Some((workload, listeners)) = self.resident {
-            self.hosting.serve("".into(), workload, self.shared.home.clone(), listeners);
+        if let Some((workload, listeners)) = self.own {
+            self.hosting.serve_resident(workload, listeners);
         }
         let code = lead::lead(self.control);
         for handle in &handles {
@@ -225,22 +286,88 @@ fn authority(
     }
 }
 
-/// The workload that this process lives with (dedicated mode), or is itself, with its listeners.
+/// The workload that this process lives with, whose listeners another process may give.
 fn resident(
-    mode: &ProxyMode,
+    workload: &WorkloadName,
     listeners: &ListenerConfig,
     names: &[SocketAddr],
     sockets: &SocketConfig,
-) -> Result<Option<(WorkloadName, Listeners)>, StartError> {
-    Ok(match mode {
-        ProxyMode::Dedicated(workload) => {
-            Some((workload.clone(), Listeners::bind(listeners, names, sockets)?))
+) -> Resident {
+    let (listeners, names, sockets) = (listeners.clone(), names.to_vec(), sockets.clone());
+    let bind = move || Ok(Listeners::bind(&listeners, &names, &sockets)?);
+    Resident::new(workload.clone(), Box::new(bind))
+}
+
+/// What was found at the place of the hand-over.
+#[derive(Default)]
+struct Seating {
+    /// Nobody was there.
+    seat: Option<Seat>,
+    /// Somebody is.
+    call: Option<Channel>,
+    /// Why hand-over isn't available, if it isn't.
+    cause: Option<String>,
+}
+
+fn be_seated(config: Option<&HandoverConfig>) -> Seating {
+    let Some(config) = config else {
+        return Seating { cause: Some("HANDOVER is off".to_owned()), ..Seating::default() };
+    };
+    let begun = Instant::now();
+    loop {
+        match Seat::take(&config.socket) {
+            Ok(Taken::Free(seat)) => return Seating { seat: Some(seat), ..Seating::default() },
+            Ok(Taken::Held(channel)) => return Seating { call: Some(channel), ..Seating::default() },
+            // It may be just about to listen.
+            Err(SeatError::Silent { .. }) if begun.elapsed() < Duration::from_millis(limits::HELLO_MS) => {
+                std::thread::sleep(Duration::from_millis(limits::LOCK_RETRY_MS));
+            }
+            Err(error) => {
+                let path = config.socket.display();
+                tracing::error!(%path, %error, "connections can't be handed over: starting as stock does");
+                return Seating { cause: Some(error.to_string()), ..Seating::default() };
+            }
         }
-        ProxyMode::Shared(shared) => match &shared.own {
-            Some(own) => Some((own.clone(), Listeners::bind_own(listeners.hbone)?)),
-            None => None,
-        },
-    })
+    }
+}
+
+/// What this process is called; without a name it is nobody's former self.
+fn pod_name(environment: &Environment) -> String {
+    let name =
+        environment.get("POD_NAME").map_or_else(|| format!("process-{}", std::process::id()), str::to_owned);
+    format!("{}/{name}", environment.get("POD_NAMESPACE").unwrap_or_default())
+}
+
+/// What must be equal for connections to move.
+fn card(
+    environment: &Environment,
+    mode: &ProxyMode,
+    location: &LocationConfig,
+    identity: &IdentityConfig,
+) -> Card {
+    let mode = match mode {
+        ProxyMode::Shared(_) => "shared".to_owned(),
+        ProxyMode::Dedicated(workload) => format!("dedicated, {workload}"),
+    };
+    let facts = [
+        ("mode", mode),
+        ("cluster", location.cluster.clone()),
+        ("network", location.network.clone()),
+        ("node", location.node.clone().unwrap_or_default()),
+        ("trust domain", identity.trust_domain.clone()),
+    ];
+    let compatibility = facts.map(|(name, value)| (name.to_owned(), value)).into();
+    Card { pod: pod_name(environment), compatibility }
+}
+
+/// For whom a fresh process has a certificate signed before it takes over, if that is known.
+fn own_identity(mode: &ProxyMode, identity: &IdentityConfig) -> Option<Identity> {
+    let workload = match mode {
+        ProxyMode::Dedicated(workload) => workload,
+        ProxyMode::Shared(shared) => shared.own.as_ref()?,
+    };
+    let WorkloadName { namespace, service_account, .. } = workload;
+    format!("spiffe://{}/ns/{namespace}/sa/{service_account}", identity.trust_domain).parse().ok()
 }
 
 /// Starts the thread that answers the pods' questions of names.
@@ -248,10 +375,6 @@ fn answer_names(config: DnsConfig, shared: &Shared) -> std::io::Result<Dns> {
     let (addresses, sockets) = (config.addresses.clone(), shared.sockets.clone());
     let (proxy, _) = dns::start(config, sockets, shared.store.clone(), shared.telemetry.dns().clone())?;
     Ok(Dns { proxy, addresses })
-}
-
-fn pending_pods(pods: &zds::Client) -> Vec<(Arc<str>, WorkloadName)> {
-    pods.pending().into_iter().map(|pod| (pod.uid, pod.workload)).collect()
 }
 
 fn limits(pool: &PoolConfig) -> PoolLimits {
@@ -276,6 +399,6 @@ fn sessions(http2: &Http2Config, pool: &PoolConfig) -> Http2 {
     Http2 { client, server: sized(hbone::SessionConfig::server()) }
 }
 
-fn milliseconds(duration: std::time::Duration) -> u64 {
+fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

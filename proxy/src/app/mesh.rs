@@ -9,9 +9,9 @@ use xds::client::Client;
 use xds::{Identity, Store};
 
 use super::lead::workers;
-use super::servers::Running;
 use crate::config::{ConfigError, XdsConfig};
 use crate::control_plane;
+use crate::readiness::Readiness;
 use crate::shared::{Demand, Shared};
 use crate::telemetry::Telemetry;
 use crate::worker::Message;
@@ -46,8 +46,8 @@ impl Mesh {
 
     /// Starts it on the current runtime. Until every type of resource is here, the process is not ready; afterwards it
     /// stays so whatever becomes of istiod.
-    pub(super) fn start(self, running: &Running) {
-        let pending = running.pending("state manager");
+    pub(super) fn start(self, readiness: &Readiness) {
+        let pending = readiness.pending("state manager");
         let synced = self.synced();
         tokio::spawn(self.stream);
         tokio::spawn(async move {

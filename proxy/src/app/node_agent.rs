@@ -33,13 +33,8 @@ impl NodeAgent {
         &self.client
     }
 
-    /// Starts it on the current runtime. It connects once `synced` is over: as soon as we connect we are told of new pods,
-    /// and nobody else is. Until then whoever serves them now goes on.
-    pub(super) fn start(self, synced: impl Future<Output = ()> + Send + 'static) {
+    /// Starts it on the current runtime. It calls nobody until it is told to, or given a connection.
+    pub(super) fn start(self) {
         tokio::spawn(self.run);
-        tokio::spawn(async move {
-            synced.await;
-            self.client.go();
-        });
     }
 }

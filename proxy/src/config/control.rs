@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::data_plane::{bind_address, wildcard};
-use super::{ConfigError, Environment, ProxyConfig};
+use super::{ConfigError, Environment, HandoverConfig, ProxyConfig, ProxyMode};
 
 /// Where the admin, metrics and readiness servers listen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -93,18 +93,28 @@ impl LogConfig {
 pub struct DrainConfig {
     /// From its begin until everything that is left gets cut.
     pub deadline: Duration,
+    /// How much of that a process that is told to end goes on accepting, if nobody takes over before.
+    pub accept_window: Duration,
 }
 
 impl DrainConfig {
     /// From `CONNECTION_TERMINATION_DEADLINE`, else `TERMINATION_GRACE_PERIOD_SECONDS` (whole seconds);
-    /// see [`drain::deadline_ms`].
-    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+    /// see [`drain::deadline_ms`]. And `DRAIN_ACCEPT_WINDOW`, by default half of the deadline where a successor may come:
+    /// in shared mode, and where there is a hand-over; else 0. It is never more than the deadline.
+    pub fn from_environment(
+        environment: &Environment,
+        mode: &ProxyMode,
+        handover: Option<&HandoverConfig>,
+    ) -> Result<Self, ConfigError> {
         const GRACE: &str = "TERMINATION_GRACE_PERIOD_SECONDS";
         let grace = environment.parsed::<u32>(GRACE, "a number of whole seconds, such as 30")?;
         let explicit = environment.duration("CONNECTION_TERMINATION_DEADLINE")?;
         let explicit_ms = explicit.map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
         let deadline = Duration::from_millis(drain::deadline_ms(explicit_ms, grace.map(u64::from)));
-        Ok(Self { deadline })
+        let successor = matches!(mode, ProxyMode::Shared(_)) || handover.is_some();
+        let default = if successor { deadline / 2 } else { Duration::ZERO };
+        let accept_window = environment.duration("DRAIN_ACCEPT_WINDOW")?.unwrap_or(default).min(deadline);
+        Ok(Self { deadline, accept_window })
     }
 }
 
@@ -158,9 +168,37 @@ mod tests {
         );
     }
 
+    fn drain(
+        mode: &'static str,
+        variables: &[(&'static str, &'static str)],
+    ) -> Result<DrainConfig, ConfigError> {
+        let common = [("PROXY_MODE", mode)];
+        let workload = [("PROXY_WORKLOAD_INFO", "a/b/c")];
+        let own = if mode == "dedicated" { &workload[..] } else { &[] };
+        let environment = Environment::from_variables(common.iter().chain(own).chain(variables).copied());
+        let mode = ProxyMode::from_environment(&environment)?;
+        let handover = HandoverConfig::from_environment(&environment, &mode)?;
+        DrainConfig::from_environment(&environment, &mode, handover.as_ref())
+    }
+
+    #[test]
+    fn who_may_have_a_successor_waits_for_it() {
+        let window = |mode, variables: &[_]| drain(mode, variables).unwrap().accept_window.as_millis();
+        let (off, hasty) = (("HANDOVER", "false"), ("CONNECTION_TERMINATION_DEADLINE", "3s"));
+        assert_eq!(window("shared", &[]), 2_500);
+        assert_eq!(window("shared", &[off, hasty]), 1_500);
+        assert_eq!(window("dedicated", &[]), 0);
+        assert_eq!(window("dedicated", &[("HANDOVER_UDS", "/run/h/h.sock")]), 2_500);
+        for mode in ["shared", "dedicated"] {
+            assert_eq!(window(mode, &[("DRAIN_ACCEPT_WINDOW", "1s")]), 1_000);
+            assert_eq!(window(mode, &[("DRAIN_ACCEPT_WINDOW", "1h"), hasty]), 3_000);
+            assert_eq!(window(mode, &[("DRAIN_ACCEPT_WINDOW", "0s")]), 0);
+        }
+    }
+
     #[test]
     fn the_deadline_fits_into_the_grace_period() {
-        let deadline = |variables| DrainConfig::from_environment(&environment(variables)).map(|c| c.deadline);
+        let deadline = |variables: &[_]| drain("shared", variables).map(|config| config.deadline);
         let seconds = |n| Ok(Duration::from_secs(n));
         assert_eq!(deadline(&[("TERMINATION_GRACE_PERIOD_SECONDS", "30")]), seconds(25));
         assert_eq!(deadline(&[("TERMINATION_GRACE_PERIOD_SECONDS", "0")]), seconds(1));

@@ -24,6 +24,19 @@ pub struct DnsSockets {
     pub tcp: Vec<TcpListener>,
 }
 
+impl DnsSockets {
+    /// A copy of each.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            udp: self.udp.iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?,
+            tcp: self.tcp.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?,
+        })
+    }
+}
+
 /// Binds the addresses in the network namespace that the thread is in. With `reuse_port` a successor can bind the same
 /// ones. An IPv6 address is left out where there is no IPv6.
 ///

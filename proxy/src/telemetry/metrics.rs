@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
@@ -14,6 +15,7 @@ use prometheus_client::registry::Registry;
 use super::control_plane::ControlPlaneMetrics;
 use super::dns::DnsMetrics;
 use super::facts::Direction;
+use super::handover::HandoverMetrics;
 use super::labels::{ReporterLabel, TrafficLabels};
 use super::process::ProcessCollector;
 use super::workload_manager::WorkloadManagerMetrics;
@@ -27,6 +29,7 @@ struct Inner {
     traffic: Traffic,
     control_plane: ControlPlaneMetrics,
     workload_manager: WorkloadManagerMetrics,
+    handover: HandoverMetrics,
     dns: DnsMetrics,
     sockets: Family<ReporterLabel, Gauge>,
     tunnels: Family<RoleLabel, Gauge>,
@@ -36,6 +39,9 @@ struct Inner {
     worker_panics: Counter,
     accept_paused: Counter,
     rechecks: Counter,
+    drain_cut: Family<KindLabel, Counter>,
+    /// Of all labels, for the log.
+    ended: AtomicU64,
     now: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -88,6 +94,7 @@ impl Telemetry {
         let ours = registry.sub_registry_with_prefix("ztunnel");
         control_plane.register_ours(ours);
         workload_manager.register_ours(ours);
+        let handover = HandoverMetrics::new(ours);
         let tunnels = registered(ours, "tunnels_open", "HBONE tunnels that are open now");
         let tunnels_failed = registered(ours, "tunnels_failed", "HBONE tunnels that did not come up");
         let moves = registered(ours, "tunnel_moves", "Moves of tunnels between workers");
@@ -102,6 +109,11 @@ impl Telemetry {
             "rechecks",
             "Live connections that were judged again after a change of the mesh",
         );
+        let drain_cut = registered(
+            ours,
+            "drain_cut_connections",
+            "Connections that were cut when the deadline of a drain had come",
+        );
 
         let now = Box::new(now);
         Self(Arc::new(Inner {
@@ -109,6 +121,7 @@ impl Telemetry {
             traffic,
             control_plane,
             workload_manager,
+            handover,
             dns,
             sockets,
             tunnels,
@@ -118,6 +131,8 @@ impl Telemetry {
             worker_panics,
             accept_paused,
             rechecks,
+            drain_cut,
+            ended: AtomicU64::new(0),
             now,
         }))
     }
@@ -170,9 +185,28 @@ impl Telemetry {
         self.0.rechecks.inc();
     }
 
+    /// How many user connections have ended here so far. Those that were handed over have not.
+    pub fn connections_ended(&self) -> u64 {
+        self.0.ended.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn connection_ended(&self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection that is cut at the deadline of a drain.
+    pub fn drain_cut(&self, kind: drain::Kind) {
+        self.0.drain_cut.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
+    }
+
     /// What is counted of the control plane.
     pub fn control_plane(&self) -> &ControlPlaneMetrics {
         &self.0.control_plane
+    }
+
+    /// What is counted of hand-overs.
+    pub fn handover(&self) -> &HandoverMetrics {
+        &self.0.handover
     }
 
     /// What is counted of pods and of istio-cni.
@@ -259,6 +293,11 @@ struct RoleLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MoveLabel {
     result: MoveResult,
 }
@@ -312,6 +351,7 @@ mod tests {
         telemetry.worker_panicked();
         telemetry.accept_paused();
         telemetry.rechecked();
+        telemetry.drain_cut(drain::Kind::Plain);
         telemetry.tunnel_failed(TunnelRole::Client);
         let tunnel = telemetry.tunnel_opened(TunnelRole::Server);
         let text = telemetry.exposition();
@@ -323,6 +363,7 @@ mod tests {
             "ztunnel_worker_panics_total 1",
             "ztunnel_accept_paused_total 1",
             "ztunnel_rechecks_total 1",
+            r#"ztunnel_drain_cut_connections_total{kind="plain"} 1"#,
             r#"ztunnel_tunnels_open{role="server"} 1"#,
             r#"ztunnel_tunnels_failed_total{role="client"} 1"#,
         ] {

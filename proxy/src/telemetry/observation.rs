@@ -145,6 +145,7 @@ impl Drop for Observation {
 impl Live {
     fn close(self, telemetry: &Telemetry, now_ms: u64, outcome: Result<(), &Failure>) {
         let facts = self.tracked.facts();
+        telemetry.connection_ended();
         match outcome {
             Ok(()) => {
                 self.closed.inc();

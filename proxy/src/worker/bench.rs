@@ -278,7 +278,13 @@ impl Bench {
     pub(super) fn give(&mut self, most: usize, descriptors: usize, canary: bool) -> Vec<Given> {
         let (send, given) = mpsc::channel();
         let reply = Box::new(move |connections| send.send(connections).unwrap());
-        self.handles[0].post(Message::GiveConnections { most, descriptors, canary, reply });
+        self.handles[0].post(Message::GiveConnections {
+            most,
+            descriptors,
+            canary,
+            but: Arc::default(),
+            reply,
+        });
         self.turn();
         given.recv().unwrap()
     }

@@ -102,6 +102,11 @@ impl Leg {
         self.writable = true;
     }
 
+    /// What the kernel calls it, in every process; never used again.
+    pub(super) fn cookie(&self) -> Option<u64> {
+        rustix::net::sockopt::socket_cookie(&self.socket).ok()
+    }
+
     /// Takes note of an event.
     pub(super) fn note(&mut self, event: &Event) {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();

@@ -21,9 +21,12 @@ impl Worker {
         self.listeners.values().map(copy).collect()
     }
 
-    /// Closes our own copies. What the kernel has queued is for whoever has the others.
-    pub(super) fn let_go_of_listeners(&mut self) {
-        let indexes: Vec<usize> = self.listeners.keys().copied().collect();
+    /// Closes our own copies; those of the process's own pod only with `home`. What the kernel has queued is for whoever has
+    /// the others.
+    pub(super) fn let_go_of_listeners(&mut self, home: bool) {
+        let goes = |listener: &super::Listener| home || !listener.pod.uid().is_empty();
+        let going = self.listeners.iter().filter(|(_, listener)| goes(listener));
+        let indexes: Vec<usize> = going.map(|(index, _)| *index).collect();
         for index in indexes {
             self.close_listener(index);
         }

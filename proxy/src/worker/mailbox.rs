@@ -1,5 +1,6 @@
 //! What the rest of the process says to a worker.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub enum Message {
         descriptors: usize,
         /// Only one tunnel, the one with the fewest streams.
         canary: bool,
+        /// Those whose first socket has one of these cookies stay: nobody else can run them.
+        but: Arc<BTreeSet<u64>>,
         /// Gets them.
         reply: Reply<Vec<Given>>,
     },
@@ -60,7 +63,12 @@ pub enum Message {
     CopyListeners(Reply<io::Result<Vec<ListenerCopy>>>),
     /// Let go of the listening sockets, and accept nothing more from them; then call this. Copies of them live elsewhere, or
     /// what the kernel has queued is lost. They may come again by [`Message::Listen`].
-    LetGoOfListeners(Reply<()>),
+    LetGoOfListeners {
+        /// Those of the process's own pod, too.
+        home: bool,
+        /// Called when it is done.
+        done: Reply<()>,
+    },
     /// The certificate that the tunnel with this key waits for has come, or will not.
     Wake(usize),
     /// The mesh has changed: what that means for live connections.

@@ -2,7 +2,7 @@
 
 mod order;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use hbone::Secrets;
@@ -79,8 +79,18 @@ impl Worker {
     }
 
     /// Freezes connections for another process. Users that wait for room on a tunnel that goes stay, and get a new one.
-    pub(super) fn give_connections(&mut self, most: usize, descriptors: usize, canary: bool) -> Vec<Given> {
+    /// Those whose first socket has one of the cookies in `but` stay, too.
+    pub(super) fn give_connections(
+        &mut self,
+        most: usize,
+        descriptors: usize,
+        canary: bool,
+        but: &BTreeSet<u64>,
+    ) -> Vec<Given> {
         let mut places = self.movable();
+        if !but.is_empty() {
+            places.retain(|place| self.cookie(place.job).is_none_or(|cookie| !but.contains(&cookie)));
+        }
         if canary {
             order::canary(&mut places, descriptors);
         } else {
@@ -96,6 +106,16 @@ impl Worker {
             }
         }
         given
+    }
+
+    /// The kernel's cookie of a connection's first socket.
+    fn cookie(&self, job: Job) -> Option<u64> {
+        match job {
+            Job::Tunnel(key) => self.tunnels.get(key)?.leg.cookie(),
+            Job::Pair(key) => self.pairs.get(key)?.first().cookie(),
+            Job::User(key) => self.users.get(key)?.leg.cookie(),
+            Job::Dial(_) | Job::Listener(_) | Job::Recheck => None,
+        }
     }
 
     /// Takes a connection out of this worker; the key tells whose pool a tunnel has left.
@@ -138,34 +158,35 @@ impl Worker {
     pub(super) fn arrive(&mut self, moved: Moved) {
         let Moved { frozen, kept, key, since } = moved;
         let tunnel = frozen.kind == FrozenKind::Tunnel;
-        let runs = self.run_again(frozen, kept);
-        if !runs && let Some(key) = &key {
+        let outcome = self.run_again(frozen, kept);
+        if outcome != Some(MoveResult::Moved)
+            && let Some(key) = &key
+        {
             self.forget_if_unused(key);
         }
-        if tunnel {
-            let outcome = if runs { MoveResult::Moved } else { MoveResult::Lost };
+        if let Some(outcome) = outcome.filter(|_| tunnel) {
             self.core.shared.telemetry.tunnel_moved(outcome, since.elapsed());
         }
     }
 
-    /// Runs what was frozen in this process. `false`: it can't be run, and has ended.
-    pub(super) fn run_again(&mut self, frozen: FrozenConnection, kept: Kept) -> bool {
+    /// Runs what was frozen in this process. None if its pod has gone: it has ended with it.
+    pub(super) fn run_again(&mut self, frozen: FrozenConnection, kept: Kept) -> Option<MoveResult> {
         let (shared, now) = (self.core.shared.clone(), self.core.now);
         let prepared = frozen.prepare(&shared.pods, now);
         match prepared.and_then(|(prepared, secrets)| self.take(prepared, secrets, None)) {
             Ok(()) => {
                 kept.released();
-                true
+                Some(MoveResult::Moved)
             }
             Err(MoveError::PodGone) => {
                 kept.ended(now, &removed());
-                false
+                None
             }
             Err(error) => {
                 let failure = Failure::new(ResponseFlags::None, format!("lost in a move: {error}"));
                 kept.ended(now, &failure);
                 tracing::error!(%error, "a connection was lost in a move; please report it");
-                false
+                Some(MoveResult::Lost)
             }
         }
     }

@@ -85,6 +85,11 @@ impl Pair {
         self.near.pod()
     }
 
+    /// The accepted socket.
+    pub(super) fn first(&self) -> &Leg {
+        &self.near
+    }
+
     pub(super) fn leg(&mut self, side: Side) -> &mut Leg {
         match side {
             Side::Near => &mut self.near,

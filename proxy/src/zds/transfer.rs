@@ -1,5 +1,6 @@
 //! The connection to istio-cni on its way from one process to another, with what its holder knows.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -19,6 +20,21 @@ pub struct Transfer {
     pub served: Vec<ServedPod>,
     /// Those that should be and can't be.
     pub pending: Vec<UnservedPod>,
+}
+
+impl Transfer {
+    /// The same, with a copy of the connection's descriptor.
+    ///
+    /// # Errors
+    /// If descriptors have run out.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.as_ref().map(OwnedFd::try_clone).transpose()?,
+            unread_since_ns: self.unread_since_ns,
+            served: self.served.clone(),
+            pending: self.pending.clone(),
+        })
+    }
 }
 
 /// A pod that is served.

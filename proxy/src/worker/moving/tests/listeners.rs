@@ -19,7 +19,8 @@ fn what_is_queued_when_a_listener_is_let_go_of_is_accepted_by_whoever_has_a_copy
         let copies = copies.recv().unwrap().unwrap();
         assert_eq!(copies.len(), 1);
         let (send, gone) = mpsc::channel();
-        bench.handles[0].post(Message::LetGoOfListeners(Box::new(move |()| send.send(()).unwrap())));
+        bench.handles[0]
+            .post(Message::LetGoOfListeners { home: true, done: Box::new(move |()| send.send(()).unwrap()) });
         bench.turn();
         gone.recv().unwrap();
 
