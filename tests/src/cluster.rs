@@ -325,7 +325,8 @@ impl Cluster {
             place: place.place(),
             workers: launch.workers,
             move_interval: launch.move_interval,
-            handover: None,
+            // Beside istio-cni's socket: the one folder that a proxy of the chart may write to.
+            handover: launch.handover.then(|| folder.join("handover").join("handover.sock")),
             environment: launch.environment.clone(),
             directory: self.directory.path().to_owned(),
         };

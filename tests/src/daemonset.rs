@@ -25,10 +25,12 @@ use crate::wait::{PATIENCE, POLL};
 
 pub mod controller;
 mod dedicated;
+mod shared;
 
 pub use controller::Strategy;
 use controller::{Decision, Status, decide};
 pub use dedicated::Dedicated;
+pub use shared::Shared;
 
 /// How the pods of a DaemonSet run: what differs between the modes of the proxy.
 pub trait Containers {
@@ -179,6 +181,11 @@ impl<C: Containers> DaemonSet<C> {
     /// How its pods are run.
     pub fn containers(&mut self) -> &mut C {
         &mut self.containers
+    }
+
+    /// The template that pods are made from; nought once the DaemonSet is deleted.
+    pub fn template(&self) -> u32 {
+        self.template.unwrap_or_default()
     }
 
     /// Pods that were made so far.
@@ -347,6 +354,12 @@ pub fn run<C: Containers>(
         sets.iter_mut().for_each(DaemonSet::turn);
         thread::sleep(POLL);
     }
+}
+
+/// Gives all of them their turns for so long.
+pub fn run_for<C: Containers>(sets: &mut [DaemonSet<C>], time: Duration) {
+    let begun = Instant::now();
+    run(sets, "time passes", |_| begun.elapsed() >= time);
 }
 
 /// As [`run`], until each has one pod of its template, Ready, and nothing else.

@@ -120,7 +120,13 @@ impl Host {
             send.send((given, Instant::now())).ok();
         });
         let (most, descriptors) = (usize::MAX, usize::MAX);
-        self.worker.post(Message::GiveConnections { most, descriptors, canary: false, reply });
+        self.worker.post(Message::GiveConnections {
+            most,
+            descriptors,
+            canary: false,
+            but: Arc::default(),
+            reply,
+        });
         receive.recv().expect("the worker answers")
     }
 

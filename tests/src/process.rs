@@ -18,6 +18,16 @@ pub fn resident(id: u32) -> u64 {
     kib << 10
 }
 
+/// Whether it has been stopped by a signal, and not been continued.
+///
+/// # Panics
+/// There is no such process.
+pub fn is_stopped(id: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).expect("the process runs");
+    let (_, after) = stat.rsplit_once(')').expect("a name in parentheses");
+    after.trim_start().starts_with('T')
+}
+
 /// Processor time that it has used.
 ///
 /// # Panics

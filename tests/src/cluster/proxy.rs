@@ -18,6 +18,8 @@ pub struct Launch {
     pub workers: usize,
     /// How often every tunnel moves to the next worker; `None` is never.
     pub move_interval: Option<Duration>,
+    /// Whether it may take the place of another proxy of its node, and another one its.
+    pub handover: bool,
     /// More environment variables; they win over those that follow from the rest.
     pub environment: Vec<(String, String)>,
 }
@@ -40,6 +42,7 @@ impl Launch {
             confinement: Confinement::None,
             workers: 2,
             move_interval: None,
+            handover: false,
             environment: Vec::new(),
         }
     }
@@ -55,6 +58,13 @@ impl Launch {
     #[must_use]
     pub fn confined(mut self) -> Self {
         self.confinement = Confinement::Chart;
+        self
+    }
+
+    /// The same as one of several that take each other's place.
+    #[must_use]
+    pub fn replaceable(mut self) -> Self {
+        self.handover = true;
         self
     }
 

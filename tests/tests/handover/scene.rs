@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use demo::node::NodeConfig;
+use demo::node::{NodeConfig, Proxy};
 use tests::daemonset::{DaemonSet, Dedicated, Strategy, Timing, settle};
 use tests::istiod::{self, Istiod};
 use tests::longlived::{LongLived, Mix};
@@ -18,8 +18,11 @@ pub(crate) enum Handover {
     Off,
 }
 
+/// So that no test waits for long.
+pub(crate) const SHORT_BAKE: Environment<'static> = &[("HANDOVER_BAKE", "200ms")];
+
 /// What both nodes' proxies are started with, besides.
-type Environment<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type Environment<'a> = &'a [(&'a str, &'a str)];
 
 /// See the module.
 pub(crate) struct Scene<'w> {
@@ -33,18 +36,31 @@ pub(crate) struct Scene<'w> {
 impl<'w> Scene<'w> {
     /// Starts the first pod of each node.
     pub(crate) fn start(world: &'w World, handover: Handover, environment: Environment<'_>) -> Self {
+        Self::by(&world.proxy(), Timing::FAST, world, handover, environment)
+    }
+
+    /// As [`Scene::start`], with pods that run `proxy`, by a kubelet with this `timing`.
+    pub(crate) fn by(
+        proxy: &Proxy,
+        timing: Timing,
+        world: &'w World,
+        handover: Handover,
+        environment: Environment<'_>,
+    ) -> Self {
         let istiod = Istiod::start(world);
         let set = |host| {
             let address = world.at(Host::Istiod, istiod::PORT).to_string();
             let config = istiod.config(host, &address, environment);
-            let socket = (handover == Handover::On).then(|| socket(world, &config.name));
-            let pods = Dedicated::new(world.proxy(), NodeConfig { handover: socket, ..config.clone() });
+            let socket = socket(world, &config.name);
+            fs::create_dir(socket.ancestors().nth(2).expect("it is below a folder")).expect("a directory");
+            let by = (handover == Handover::On).then_some(socket);
+            let pods = Dedicated::new(proxy.clone(), NodeConfig { handover: by, ..config.clone() });
             let strategy = match handover {
                 Handover::On => Strategy::Surge,
                 // There is room for one process only.
                 Handover::Off => Strategy::InPlace,
             };
-            DaemonSet::new(&config.name, pods, strategy, Timing::FAST)
+            DaemonSet::new(&config.name, pods, strategy, timing)
         };
         let mut nodes = [Host::Client, Host::Server].map(set);
         settle(&mut nodes);
@@ -58,11 +74,36 @@ impl<'w> Scene<'w> {
 
     /// Replaces the proxies of both nodes at the same time.
     pub(crate) fn roll_out(&mut self) {
+        self.begin_roll_out();
+        settle(&mut self.nodes);
+    }
+
+    /// Begins to; the nodes' turns are left to the test.
+    pub(crate) fn begin_roll_out(&mut self) {
         self.template += 1;
         for node in &mut self.nodes {
             node.update(self.template);
         }
-        settle(&mut self.nodes);
+    }
+
+    /// What must be true when nothing went wrong: every pod that was deleted has ended by itself, as it should.
+    pub(crate) fn ended_well(&self) {
+        for node in &self.nodes {
+            let history = node.history();
+            let ends = history.lines().filter(|line| line.contains(" is gone "));
+            assert_eq!(ends.clone().count() as u32 + 1, node.created(), "{history}");
+            assert!(ends.into_iter().all(|line| line.ends_with("(exit status: 0)")), "{history}");
+        }
+    }
+
+    /// Both histories, for messages.
+    pub(crate) fn history(&self) -> String {
+        self.nodes.each_ref().map(DaemonSet::history).join("\n\n")
+    }
+
+    /// Where the proxies of a node meet.
+    pub(crate) fn socket(&self, host: Host) -> PathBuf {
+        socket(self.world, &self.world.workload(host).node)
     }
 }
 
@@ -73,7 +114,5 @@ pub(crate) fn world() -> World {
 
 /// Where the proxies of a node meet: in a folder that both have, as a pod's hostPath.
 fn socket(world: &World, node: &str) -> PathBuf {
-    let folder = world.directory().join(format!("{node}-run"));
-    fs::create_dir(&folder).expect("a directory");
-    folder.join("handover").join("handover.sock")
+    world.directory().join(format!("{node}-run")).join("handover").join("handover.sock")
 }

@@ -65,7 +65,8 @@ async fn one_of_them_drains(variant: Variant) {
 
     let since = Since::now(&second);
     send(Signal::TERM, &second);
-    // It says so when nothing of its listeners is left.
+    // It has seen that it isn't alone, and says so when nothing of its listeners is left.
+    since.line("info", &["another proxy listens in the pods"]).await;
     since.line("info", &["draining", "time_left"]).await;
     let (refused, consent) = scene.cluster.start_pod(PodSpec::new("refused", KubeNode::A));
     let consent = consent.expect_err("the latest is on its way out");

@@ -21,6 +21,7 @@ in_both_variants! {
     a_connection_is_told_once_by_each_side
     an_open_connection_is_shown
     a_process_that_is_told_to_end_lets_connections_end
+    who_may_have_a_successor_goes_on_accepting
     what_outlasts_the_deadline_is_cut_and_told
 }
 
@@ -205,6 +206,34 @@ async fn a_process_that_is_told_to_end_lets_connections_end(variant: Variant) {
     world.check(&client);
 }
 
+async fn who_may_have_a_successor_goes_on_accepting(variant: Variant) {
+    let world = World::new(NODE, variant);
+    let patient = [("CONNECTION_TERMINATION_DEADLINE", "120s"), ("DRAIN_ACCEPT_WINDOW", "100s")];
+    let (client, server) = (world.node(Host::Client, &[]), world.node(Host::Server, &patient));
+    let target = world.at(Host::Server, APPLICATION);
+    let listener = TcpListener::bind(target).await.expect("a free port");
+    let before = joined(&client, target, &listener).await;
+
+    terminate(&server);
+    log_line(&server, &["info", "waiting for a successor", "streams=1", "accepts_for=", "time_left="]).await;
+    assert_eq!(server.page(READINESS_PORT, "/healthz/ready").expect("a page").status, 500);
+    // Also on a tunnel of its own, which a direct one is.
+    let stock = world.stock_tunnel(LARGE_FRAMES).await;
+    let after = joined(&client, target, &listener).await;
+    for (mut near, mut far) in [before, after] {
+        near.write_all(b"hello").await.expect("an open connection");
+        far.read_exact(&mut [0; 5]).await.expect("an open connection");
+    }
+    // Without connections it waits all the same, but not for who asks twice.
+    wait::until("they are gone", || list(&server).iter().all(|one| one["kind"] != "stream")).await;
+    drop(stock);
+    world.check(&server);
+    send(&server, Signal::INT);
+    log_line(&server, &["info", "drained: the process ends", "ended=2", "cut=0"]).await;
+    assert_eq!(exit_code(server), Some(0));
+    world.check(&client);
+}
+
 async fn what_outlasts_the_deadline_is_cut_and_told(variant: Variant) {
     let world = World::new(NODE, variant);
     let hasty = [("CONNECTION_TERMINATION_DEADLINE", "300ms")];
@@ -221,6 +250,20 @@ async fn what_outlasts_the_deadline_is_cut_and_told(variant: Variant) {
         assert!(seen.is_err(), "a cut connection looks like a whole one: {seen:?}");
     }
     log_line(&server, &["the drain deadline has come", "connections="]).await;
+    let identities = [identity("client"), identity("server")];
+    let [source, destination] = ["src", "dst"].map(|end| format!("{end}.identity="));
+    let parts = [
+        "warn",
+        "cut",
+        "kind=\"stream\"",
+        "bytes_recv=5",
+        &source,
+        &identities[0],
+        &destination,
+        &identities[1],
+    ];
+    log_line(&server, &parts).await;
+    log_line(&server, &["info", "drained: the process ends", "ended=0", "left=0"]).await;
     let parts =
         ["error\taccess\tconnection complete", "connection closed due to connection drain", "bytes_recv=5"];
     log_line(&server, &parts).await;
@@ -230,8 +273,12 @@ async fn what_outlasts_the_deadline_is_cut_and_told(variant: Variant) {
 }
 
 fn terminate(node: &Node) {
+    send(node, Signal::TERM);
+}
+
+fn send(node: &Node, signal: Signal) {
     let id = i32::try_from(node.id()).ok().and_then(Pid::from_raw).expect("a process id");
-    kill_process(id, Signal::TERM).expect("our own child");
+    kill_process(id, signal).expect("our own child");
 }
 
 fn exit_code(node: Node) -> Option<i32> {
