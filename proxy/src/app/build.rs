@@ -190,7 +190,7 @@ impl Proxy {
             card: card(environment, &mode, &shared.location, &identity),
             role: role.clone(),
             shared: shared.clone(),
-            status,
+            status: status.clone(),
             readiness: readiness.clone(),
             ear,
             memory: Memory::default(),
@@ -207,6 +207,7 @@ impl Proxy {
             notices,
             candidature: Candidature {
                 handover: voice,
+                status,
                 candidacy,
                 seat,
                 call,

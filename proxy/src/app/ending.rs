@@ -73,15 +73,15 @@ impl Ending {
         }
     }
 
-    /// The last line.
-    pub(super) fn sum_up(&self, shared: &Shared) {
+    /// The last line; `moved` connections were handed over.
+    pub(super) fn sum_up(&self, shared: &Shared, moved: usize) {
         let took = Duration::from_millis(shared.clock.now().saturating_sub(self.begun_ms));
         let (until, cut, left) = match &self.cut {
             Some(Cut { connections, ended_before }) => (*ended_before, *connections, 0),
             None => (shared.telemetry.connections_ended(), 0, shared.registry.len()),
         };
         let ended = until.saturating_sub(self.ended_before);
-        info!(ended, cut, left, ?took, "drained: the process ends");
+        info!(ended, moved, cut, left, ?took, "drained: the process ends");
     }
 }
 

@@ -21,6 +21,7 @@ use super::node_agent::NodeAgent;
 use super::node_role::{NodeRole, Notice};
 use super::standing::{Candidacy, Handover};
 use crate::config::{DrainConfig, Standby};
+use crate::handover::status::Status;
 use crate::identity::Lookup;
 use crate::readiness::Readiness;
 use crate::rival;
@@ -49,6 +50,7 @@ pub(super) struct Control {
 /// How this process comes to accept.
 pub(super) struct Candidature {
     pub(super) handover: Handover,
+    pub(super) status: Status,
     /// None if hand-over is off.
     pub(super) candidacy: Option<Candidacy>,
     /// The hand-over's lock, if nobody had it.
@@ -77,7 +79,7 @@ impl Control {
     async fn run(self) -> ExitCode {
         let Self { shared, drain, manager, mesh, synced, node_agent, hosting, role, .. } = self;
         let (mut notices, mut quits) = (self.notices, self.quits);
-        let Candidature { handover, candidacy, seat, call, identity } = self.candidature;
+        let Candidature { handover, status, candidacy, seat, call, identity } = self.candidature;
         let readiness = self.readiness;
         let [deadline, accept_window] = [drain.deadline, drain.accept_window]
             .map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
@@ -198,7 +200,7 @@ impl Control {
                     }
                     Action::Exit { code } => {
                         if let Some(ending) = &ending {
-                            ending.sum_up(&shared);
+                            ending.sum_up(&shared, status.given());
                         }
                         return ExitCode::from(code);
                     }

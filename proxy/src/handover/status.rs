@@ -203,6 +203,11 @@ impl Status {
         summary.clone()
     }
 
+    /// How many connections were given in the sessions that are remembered.
+    pub fn given(&self) -> usize {
+        self.lock().sessions.iter().map(|session| session.given.connections()).sum()
+    }
+
     /// For `GET /handover`.
     pub fn json(&self) -> serde_json::Value {
         serde_json::to_value(&*self.lock()).unwrap_or_default()
