@@ -110,30 +110,21 @@ const OPERATORS: u32 = 2;
 const NODE_AGENT: u32 = 3;
 const CERTIFICATE: u32 = 4;
 
+/// A pod that is served.
 #[derive(Clone, PartialEq, Message)]
 struct PodRecord {
-    #[prost(string, tag = "1")]
-    uid: String,
-    #[prost(string, tag = "2")]
-    namespace: String,
-    #[prost(string, tag = "3")]
-    name: String,
-    #[prost(string, tag = "4")]
-    service_account: String,
-    #[prost(uint64, tag = "5")]
-    device: u64,
-    #[prost(uint64, tag = "6")]
-    inode: u64,
-    #[prost(bool, tag = "7")]
+    #[prost(message, optional, tag = "1")]
+    named: Option<NamedRecord>,
+    #[prost(bool, tag = "2")]
     transparent: bool,
     /// The ports' purposes, in the order of the descriptors that follow the namespace's.
-    #[prost(uint32, repeated, tag = "8")]
+    #[prost(uint32, repeated, tag = "3")]
     listeners: Vec<u32>,
-    #[prost(bool, tag = "9")]
+    #[prost(bool, tag = "4")]
     answers_names: bool,
-    #[prost(uint32, tag = "10")]
+    #[prost(uint32, tag = "5")]
     dns_udp: u32,
-    #[prost(uint32, tag = "11")]
+    #[prost(uint32, tag = "6")]
     dns_tcp: u32,
 }
 
@@ -197,6 +188,12 @@ impl NamedRecord {
     fn id(&self) -> NamespaceId {
         NamespaceId { device: self.device, inode: self.inode }
     }
+
+    /// The namespace, if the descriptor is of the one that is meant.
+    fn namespace(&self, descriptor: OwnedFd) -> Result<Namespace, PartError> {
+        let namespace = Namespace::new(descriptor)?;
+        if namespace.id() == self.id() { Ok(namespace) } else { Err(PartError::Namespace) }
+    }
 }
 
 impl From<&zds::Transfer> for NodeAgentRecord {
@@ -225,10 +222,7 @@ impl NodeAgentRecord {
         });
         let mut pending = Vec::with_capacity(self.pending.len());
         for pod in &self.pending {
-            let namespace = Namespace::new(rest.next().ok_or_else(missing)?)?;
-            if namespace.id() != pod.id() {
-                return Err(PartError::Namespace);
-            }
+            let namespace = pod.namespace(rest.next().ok_or_else(missing)?)?;
             pending.push(zds::UnservedPod {
                 uid: pod.uid.as_str().into(),
                 workload: pod.workload(),
@@ -345,15 +339,9 @@ impl PodPart {
     }
 
     fn record(&self) -> PodRecord {
-        let id = self.namespace.id();
         let count = |of: fn(&DnsSockets) -> usize| self.dns.as_ref().map_or(0, of) as u32;
         PodRecord {
-            uid: self.uid.to_string(),
-            namespace: self.workload.namespace.to_string(),
-            name: self.workload.name.to_string(),
-            service_account: self.workload.service_account.to_string(),
-            device: id.device,
-            inode: id.inode,
+            named: Some(NamedRecord::new(&self.uid, &self.workload, self.namespace.id(), "")),
             transparent: self.transparent,
             listeners: self.listeners.iter().map(|(listening, _)| number(*listening)).collect(),
             answers_names: self.dns.is_some(),
@@ -371,10 +359,8 @@ impl PodPart {
 
     fn read(record: PodRecord, rest: &mut impl Iterator<Item = OwnedFd>) -> Result<Self, PartError> {
         let missing = || PartError::Descriptors { expected: 1, got: 0 };
-        let namespace = Namespace::new(rest.next().ok_or_else(missing)?)?;
-        if namespace.id() != (NamespaceId { device: record.device, inode: record.inode }) {
-            return Err(PartError::Namespace);
-        }
+        let named = record.named.unwrap_or_default();
+        let namespace = named.namespace(rest.next().ok_or_else(missing)?)?;
         let listeners = record
             .listeners
             .iter()
@@ -383,12 +369,8 @@ impl PodPart {
         let udp: Vec<UdpSocket> = rest.by_ref().take(record.dns_udp as usize).map(Into::into).collect();
         let tcp = rest.by_ref().take(record.dns_tcp as usize).map(Into::into).collect();
         Ok(Self {
-            uid: record.uid.into(),
-            workload: WorkloadName {
-                namespace: record.namespace.into(),
-                name: record.name.into(),
-                service_account: record.service_account.into(),
-            },
+            uid: named.uid.as_str().into(),
+            workload: named.workload(),
             namespace: Arc::new(namespace),
             transparent: record.transparent,
             listeners,
@@ -414,4 +396,69 @@ fn listening(number: u32) -> Result<Listening, PartError> {
         4 => Listening::Socks5,
         other => return Err(PartError::Kind(other)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> PodPart {
+        let socket = || TcpListener::bind("127.0.0.1:0").unwrap();
+        PodPart {
+            uid: "uid-1".into(),
+            workload: WorkloadName {
+                namespace: "shop".into(),
+                name: "web".into(),
+                service_account: "web-account".into(),
+            },
+            namespace: Arc::new(Namespace::current().unwrap()),
+            transparent: true,
+            listeners: vec![(Listening::Outbound, socket()), (Listening::Tunnels, socket())],
+            dns: Some(DnsSockets { udp: vec![UdpSocket::bind("127.0.0.1:0").unwrap()], tcp: vec![socket()] }),
+        }
+    }
+
+    fn copies(part: &Part) -> Vec<OwnedFd> {
+        part.descriptors().iter().map(|descriptor| descriptor.try_clone_to_owned().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_pod_arrives_with_its_sockets() {
+        let part = Part::Pod(pod());
+        let (kind, bytes) = part.encode();
+        let Ok(Part::Pod(arrived)) = Part::decode(kind, &bytes, copies(&part)) else { panic!("a pod") };
+        let Part::Pod(pod) = part else { panic!("a pod") };
+        assert_eq!((&arrived.uid, &arrived.workload), (&pod.uid, &pod.workload));
+        assert_eq!((arrived.namespace.id(), arrived.transparent), (pod.namespace.id(), true));
+        let ends = |pod: &PodPart| {
+            let listeners =
+                pod.listeners.iter().map(|(of, socket)| (Some(*of), socket.local_addr().unwrap()));
+            let dns = pod.dns.as_ref().unwrap();
+            let udp = dns.udp.iter().map(|socket| (None, socket.local_addr().unwrap()));
+            let tcp = dns.tcp.iter().map(|socket| (None, socket.local_addr().unwrap()));
+            listeners.chain(udp).chain(tcp).collect::<Vec<_>>()
+        };
+        assert_eq!(ends(&arrived), ends(&pod));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let part = Part::Pod(pod());
+        let (kind, bytes) = part.encode();
+        let mut fewer = copies(&part);
+        fewer.pop();
+        let error = Part::decode(kind, &bytes, fewer).unwrap_err();
+        assert!(matches!(error, PartError::Descriptors { expected: 5, got: 4 }), "{error}");
+
+        let mut swapped = copies(&part);
+        swapped.swap(0, 1);
+        let error = Part::decode(kind, &bytes, swapped).unwrap_err();
+        assert!(matches!(error, PartError::Namespace), "{error}");
+
+        assert!(matches!(Part::decode(99, &bytes, copies(&part)), Err(PartError::Kind(99))));
+        for length in 0..bytes.len() {
+            // Whatever it is taken for, nothing panics.
+            let _ = Part::decode(kind, &bytes[..length], copies(&part));
+        }
+    }
 }
