@@ -5,7 +5,8 @@
 //!
 //! - [`Registry`]: which connections the process answers for, with what is known of each;
 //! - [`DrainMachine`] and [`deadline_ms`]: the phases of a drain and its deadline;
-//! - [`passing`]: records and open sockets passed to another process on the same machine.
+//! - [`handover`]: everything that the process holds, given to a successor on the same machine;
+//! - [`passing`]: records with open sockets over a stream, for a single connection.
 //!
 //! Promises:
 //!
