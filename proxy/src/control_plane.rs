@@ -23,6 +23,7 @@ pub fn mesh_state(
         server: config.server.server()?,
         node: node(&config.node),
         on_demand: config.on_demand,
+        begins_later: false,
     };
     Ok(xds::client::start(config, store, Arc::new(telemetry.control_plane().clone())))
 }

@@ -23,7 +23,7 @@
 
 mod address;
 mod authorization;
-mod network;
+pub(crate) mod network;
 mod service;
 mod texts;
 mod workload;
@@ -200,5 +200,8 @@ fn named(name: &str, key: &str) -> Result<(), Refusal> {
     if name == key { Ok(()) } else { Err(Refusal::OtherKey(key.to_owned())) }
 }
 
+/// Type of the extension by which [`encode`](crate::encode) says what could not be read in a match.
+pub(crate) const UNREADABLE: &str = "type.googleapis.com/ztunnel.Unreadable";
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,8 +2,10 @@
 //! [`Subscription::poll`].
 //!
 //! ```text
-//!                   later                    connected                     every wildcard type answered
-//!  ──► BackingOff ───────────► Connecting ───────────────► Syncing ───────────────────────────► Synced
+//!  ──► Waiting
+//!          │ begin
+//!          ▼        later                    connected                     every wildcard type answered
+//!      BackingOff ───────────► Connecting ───────────────► Syncing ───────────────────────────► Synced
 //!          ▲                       │                          │                                    │
 //!          └───────────────────────┴──────────────────────────┴────────────────────────────────────┘
 //!                 failed                     ended, or silent              ended
@@ -16,8 +18,11 @@ mod outage;
 mod pace;
 mod requests;
 mod retained;
+mod told;
 
 pub(crate) use outage::Report;
+pub(crate) use retained::Retained;
+pub(crate) use told::Told;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -30,7 +35,6 @@ use crate::proto::ResourceType;
 use crate::proto::discovery::{DeltaDiscoveryRequest, Node};
 use outage::Outage;
 use pace::Pace;
-use retained::Retained;
 
 /// The client's side of a subscription to the whole mesh, or on demand.
 ///
@@ -53,10 +57,31 @@ pub(crate) struct Subscription {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
-    BackingOff { until: u64 },
+    /// For what another process may tell.
+    Waiting,
+    BackingOff {
+        until: u64,
+    },
     Connecting,
-    Syncing { address: SocketAddr, missing: Vec<ResourceType>, silent_at: u64 },
-    Synced { address: SocketAddr },
+    Syncing {
+        address: SocketAddr,
+        missing: Vec<ResourceType>,
+        silent_at: u64,
+    },
+    Synced {
+        address: SocketAddr,
+    },
+}
+
+/// How far the control plane's own word goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// There is none.
+    Absent,
+    /// It is on the way.
+    Syncing,
+    /// It is the truth.
+    Synced,
 }
 
 /// What the driver has to do.
@@ -85,6 +110,14 @@ pub(crate) struct Answer {
     pub(crate) answered: Vec<Arc<str>>,
 }
 
+impl Answer {
+    /// The names of all resources that it speaks of.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let accepted = self.accepted.iter().map(|(name, _)| name);
+        accepted.chain(&self.removed).chain(self.complaints.iter().map(|complaint| &complaint.name))
+    }
+}
+
 /// Why there is no stream, or no longer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -101,12 +134,12 @@ pub(crate) enum Ending {
 }
 
 impl Subscription {
-    /// Begins with a connection at once.
+    /// Does nothing before it [begins](Self::begin).
     pub(crate) fn new(node: Node, on_demand: bool, random: fastrand::Rng) -> Self {
         Self {
             node,
             on_demand,
-            phase: Phase::BackingOff { until: 0 },
+            phase: Phase::Waiting,
             pace: Pace::new(random),
             outage: Outage::default(),
             retained: Retained::default(),
@@ -114,6 +147,13 @@ impl Subscription {
             awaited: HashTrieSetSync::new_sync(),
             avoid: None,
             actions: VecDeque::new(),
+        }
+    }
+
+    /// Connects at once. Only of meaning the first time.
+    pub(crate) fn begin(&mut self, now: u64) {
+        if self.phase == Phase::Waiting {
+            self.phase = Phase::BackingOff { until: now };
         }
     }
 
@@ -182,13 +222,45 @@ impl Subscription {
 
     /// Asks for a resource by one of its names: `network/ip`, `namespace/hostname`, or a workload's uid. Only the first
     /// time, and only on demand: otherwise everything is followed anyway.
-    pub(crate) fn demand(&mut self, name: &Arc<str>) {
+    ///
+    /// Says whether it was the first time.
+    pub(crate) fn demand(&mut self, name: &Arc<str>) -> bool {
         if !self.on_demand || !self.demanded.insert(name.clone()) {
-            return;
+            return false;
         }
         self.awaited.insert_mut(name.clone());
         if matches!(self.phase, Phase::Syncing { .. } | Phase::Synced { .. }) {
             self.actions.push_back(Action::Send(requests::one_more(ResourceType::Address, name)));
+        }
+        true
+    }
+
+    /// What another process told is visible in the store: the next stream begins with it.
+    pub(crate) fn learnt(&mut self, answer: &Answer) {
+        if let Some(r#type) = ResourceType::from_url(&answer.type_url) {
+            self.retained.apply(r#type, answer);
+        }
+        for name in &answer.answered {
+            self.awaited.remove_mut(name);
+        }
+    }
+
+    /// What is visible in the store, by name and version.
+    pub(crate) fn retained(&self) -> &Retained {
+        &self.retained
+    }
+
+    /// Every name that was asked for.
+    pub(crate) fn demanded(&self) -> &BTreeSet<Arc<str>> {
+        &self.demanded
+    }
+
+    /// Whether there is a stream.
+    pub(crate) fn stream(&self) -> Stream {
+        match self.phase {
+            Phase::Waiting | Phase::BackingOff { .. } | Phase::Connecting => Stream::Absent,
+            Phase::Syncing { .. } => Stream::Syncing,
+            Phase::Synced { .. } => Stream::Synced,
         }
     }
 
@@ -219,7 +291,7 @@ impl Subscription {
         match self.phase {
             Phase::BackingOff { until } => Some(until),
             Phase::Syncing { silent_at, .. } => Some(silent_at),
-            Phase::Connecting | Phase::Synced { .. } => None,
+            Phase::Waiting | Phase::Connecting | Phase::Synced { .. } => None,
         }
     }
 

@@ -1,33 +1,51 @@
-//! Runs the subscription: time, attempts, demands, and the keeper's work.
+//! Runs the subscription: time, attempts, demands, what is told and is to be told, and the keeper's work.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::DecodeError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::attempt::{Attempt, Event};
 use super::keeper::{Keeper, Outcome};
-use super::{ClientConfig, Reports};
+use super::teller::Teller;
+use super::{ClientConfig, Command, Progress, Reports};
 use crate::connect::Server;
+use crate::proto::ResourceType;
 use crate::store::Store;
-use crate::subscription::{Action, Ending, Report, Subscription};
+use crate::subscription::{Action, Ending, Report, Subscription, Told};
+use crate::telling::{Names, State};
 
 pub(super) struct Driver {
     server: Server,
     store: Store,
     reports: Arc<dyn Reports>,
-    synced: watch::Sender<bool>,
+    progress: Progress,
     subscription: Subscription,
     attempt: Option<Attempt>,
     /// None while it works.
     keeper: Option<Keeper>,
     /// One piece at a time: responses are applied in their order.
-    work: Option<JoinHandle<Worked>>,
+    work: Option<Work>,
+    told: Told,
+    tellers: Vec<Teller>,
+    /// Not yet told: only between two pieces of work is it known which generation holds what.
+    new_demands: Vec<Arc<str>>,
     start: Instant,
+}
+
+struct Work {
+    of: Source,
+    task: JoinHandle<Worked>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    ControlPlane,
+    OtherProcess,
 }
 
 type Worked = (Keeper, Result<Outcome, DecodeError>);
@@ -37,41 +55,120 @@ impl Driver {
         config: ClientConfig,
         store: Store,
         reports: Arc<dyn Reports>,
-        synced: watch::Sender<bool>,
+        progress: Progress,
     ) -> Self {
+        let mut subscription = Subscription::new(config.node, config.on_demand, fastrand::Rng::new());
+        if !config.begins_later {
+            subscription.begin(0);
+        }
         Self {
             server: config.server,
-            subscription: Subscription::new(config.node, config.on_demand, fastrand::Rng::new()),
+            subscription,
             keeper: Some(Keeper::new(store.clone())),
             store,
             reports,
-            synced,
+            progress,
             attempt: None,
             work: None,
+            told: Told::default(),
+            tellers: Vec::new(),
+            new_demands: Vec::new(),
             start: Instant::now(),
         }
     }
 
-    pub(super) async fn run(mut self, mut demands: mpsc::UnboundedReceiver<Arc<str>>) {
+    pub(super) async fn run(
+        mut self,
+        mut demands: mpsc::UnboundedReceiver<Arc<str>>,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) {
         loop {
             while let Some(action) = self.subscription.poll() {
                 self.perform(action);
+            }
+            if self.work.is_none() {
+                self.tell_demands();
+                self.learn();
             }
             let held_until = self.keeper.as_ref().and_then(Keeper::timeout).map(|at| self.instant(at));
             let timeout = self.subscription.timeout().map(|at| self.instant(at));
             // While the keeper works neither the stream nor the time is looked at: what it does may decide both.
             let idle = self.work.is_none();
+            let judges = idle && self.told.has_to_judge(self.subscription.stream());
             tokio::select! {
-                worked = finished(&mut self.work) => self.worked(worked),
+                (of, worked) = finished(&mut self.work) => self.worked(of, worked),
                 event = next_event(&mut self.attempt), if idle => self.handle(event),
                 () = until(held_until), if idle => self.release(),
                 () = until(timeout), if idle => {
                     let now = self.now();
                     self.subscription.handle_timeout(now);
                 }
-                Some(name) = demands.recv() => self.subscription.demand(&name),
+                // There may be many of them.
+                () = tokio::task::yield_now(), if judges => self.judge(),
+                Some(name) = demands.recv() => self.demand(&name),
+                Some(command) = commands.recv(), if idle => self.obey(command),
             }
         }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Tell(listener) => {
+                let demanded = self.subscription.demanded().clone();
+                self.tellers.push(Teller::start(self.state(), demanded, listener));
+            }
+            Command::Learn(telling) => {
+                for name in telling.demanded() {
+                    self.demand(name);
+                }
+                self.told.take(telling);
+            }
+            Command::Begin => self.subscription.begin(self.now()),
+        }
+    }
+
+    fn demand(&mut self, name: &Arc<str>) {
+        if self.subscription.demand(name) {
+            self.new_demands.push(name.clone());
+        }
+    }
+
+    fn tell_demands(&mut self) {
+        let demands = std::mem::take(&mut self.new_demands);
+        if !demands.is_empty() {
+            self.tell(|names| names.demanded.extend(demands.iter().cloned()));
+        }
+    }
+
+    /// Of the state that is visible now.
+    fn tell(&mut self, change: impl Fn(&mut Names)) {
+        if !self.tellers.is_empty() {
+            let state = self.state();
+            self.tellers.retain(|teller| teller.tell(&state, &change));
+        }
+    }
+
+    /// Only while the keeper is idle do the two belong together.
+    fn state(&self) -> State {
+        State { snapshot: self.store.load().clone(), retained: self.subscription.retained().clone() }
+    }
+
+    /// Applies what is told next, if it counts.
+    fn learn(&mut self) {
+        if let Some(telling) = self.told.next_to_apply(self.subscription.stream()) {
+            self.work(Source::OtherProcess, move |keeper| Ok(keeper.learn(telling)));
+        }
+    }
+
+    fn judge(&mut self) {
+        let state = self.state();
+        self.told.judge(|change| state.agrees_with(change));
+        self.show_caught_up();
+    }
+
+    fn show_caught_up(&self) {
+        let generation = self.told.caught_up();
+        self.progress.caught_up.send_if_modified(|shown| std::mem::replace(shown, generation) != generation);
     }
 
     fn perform(&mut self, action: Action) {
@@ -97,15 +194,14 @@ impl Driver {
             Event::Response(bytes) => {
                 self.subscription.received(now);
                 let awaited = self.subscription.awaited().clone();
-                self.work(move |keeper| keeper.take(bytes, &awaited, now));
+                self.work(Source::ControlPlane, move |keeper| keeper.take(bytes, &awaited, now));
             }
             Event::Ended(ending) => self.ended(&ending),
         }
     }
 
-    fn worked(&mut self, worked: Result<Worked, JoinError>) {
+    fn worked(&mut self, of: Source, worked: Result<Worked, JoinError>) {
         self.work = None;
-        let now = self.now();
         let result = match worked {
             Ok((keeper, result)) => {
                 self.keeper = Some(keeper);
@@ -117,19 +213,43 @@ impl Driver {
                 Err("the response made the decoder panic".to_owned())
             }
         };
-        match result {
-            Ok(outcome) => {
-                // It waited for us.
-                self.subscription.received(now);
-                if let Some((type_url, bytes)) = outcome.received {
-                    self.reports.received(&type_url, bytes);
-                }
-                for answer in outcome.applied {
-                    self.subscription.applied(answer, now);
-                }
+        match (result, of) {
+            (Ok(outcome), _) => self.visible(outcome),
+            (Err(reason), Source::ControlPlane) => self.ended(&Ending::Broken { reason, usual: false }),
+            (Err(_), Source::OtherProcess) => {
+                warn!("what another process told made the decoder panic");
+                self.told.lost();
             }
-            Err(reason) => self.ended(&Ending::Broken { reason, usual: false }),
         }
+    }
+
+    fn visible(&mut self, Outcome { received, applied, learnt }: Outcome) {
+        let now = self.now();
+        // It waited for us.
+        self.subscription.received(now);
+        if let Some((type_url, bytes)) = received {
+            self.reports.received(&type_url, bytes);
+        }
+        if applied.is_empty() && learnt.is_none() {
+            return; // it is held back
+        }
+        let mut changed = Names::default();
+        for answer in applied {
+            changed.add(&answer);
+            if let Some(r#type) = ResourceType::from_url(&answer.type_url) {
+                self.told.brought(r#type, answer.names());
+            }
+            self.subscription.applied(answer, now);
+        }
+        if let Some((generation, answers)) = learnt {
+            for answer in &answers {
+                changed.add(answer);
+                self.subscription.learnt(answer);
+            }
+            self.told.applied(generation);
+        }
+        self.show_caught_up();
+        self.tell(|names| names.extend(&changed));
     }
 
     fn ended(&mut self, ending: &Ending) {
@@ -147,15 +267,20 @@ impl Driver {
     }
 
     fn release(&mut self) {
-        self.work(|keeper| Ok(keeper.release()));
+        self.work(Source::ControlPlane, |keeper| Ok(keeper.release()));
     }
 
-    fn work(&mut self, piece: impl FnOnce(&mut Keeper) -> Result<Outcome, DecodeError> + Send + 'static) {
+    fn work(
+        &mut self,
+        of: Source,
+        piece: impl FnOnce(&mut Keeper) -> Result<Outcome, DecodeError> + Send + 'static,
+    ) {
         if let Some(mut keeper) = self.keeper.take() {
-            self.work = Some(tokio::task::spawn_blocking(move || {
+            let task = tokio::task::spawn_blocking(move || {
                 let result = piece(&mut keeper);
                 (keeper, result)
-            }));
+            });
+            self.work = Some(Work { of, task });
         }
     }
 
@@ -167,7 +292,7 @@ impl Driver {
                     Some(outage_ms) => info!(outage_ms, "connected to the control plane again"),
                 }
                 self.reports.connected(true);
-                self.synced.send_replace(true);
+                self.progress.synced.send_replace(true);
             }
             Report::Terminated(reason) => {
                 self.reports.connected(false);
@@ -192,9 +317,9 @@ impl Driver {
     }
 }
 
-async fn finished(work: &mut Option<JoinHandle<Worked>>) -> Result<Worked, JoinError> {
+async fn finished(work: &mut Option<Work>) -> (Source, Result<Worked, JoinError>) {
     match work {
-        Some(work) => work.await,
+        Some(Work { of, task }) => (*of, task.await),
         None => std::future::pending().await,
     }
 }

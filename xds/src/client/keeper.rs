@@ -1,4 +1,4 @@
-//! What takes long: decoding responses and applying them. Has no part in I/O or time, so that it can run elsewhere.
+//! What takes long: decoding responses, or what another process tells, and applying them. Has no part in I/O or time, so that it can run elsewhere.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::decode::{Decoded, Decoder};
 use crate::proto::discovery::DeltaDiscoveryResponse;
 use crate::store::{Store, Update};
 use crate::subscription::Answer;
+use crate::telling::{Learnt, Telling};
 
 /// Owns the way from a response's bytes into the store.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Outcome {
     pub(super) received: Option<(String, usize)>,
     /// Responses that are visible now.
     pub(super) applied: Vec<Answer>,
+    /// What another process told and is visible now: its generation, and of what it speaks.
+    pub(super) learnt: Option<(u64, [Answer; 2])>,
 }
 
 impl Keeper {
@@ -61,13 +64,21 @@ impl Keeper {
             |key| self.store.load().policy_by_key(key).is_some(),
             now,
         );
-        Ok(Outcome { received: Some((type_url, size)), applied: self.apply(ready) })
+        Ok(Outcome { received: Some((type_url, size)), applied: self.apply(ready), learnt: None })
     }
 
     /// Applies what is held back.
     pub(super) fn release(&mut self) -> Outcome {
         let ready = self.holding.release();
-        Outcome { received: None, applied: self.apply(ready) }
+        Outcome { applied: self.apply(ready), ..Outcome::default() }
+    }
+
+    /// Applies what another process tells, as one update. Nothing of it is held back: it comes in an order that needs
+    /// no holding.
+    pub(super) fn learn(&mut self, telling: Telling) -> Outcome {
+        let Learnt { generation, update, answers } = Learnt::new(telling, &mut self.decoder);
+        self.publish(update, &answers);
+        Outcome { learnt: Some((generation, answers)), ..Outcome::default() }
     }
 
     /// When to [`release`](Self::release).
@@ -83,6 +94,11 @@ impl Keeper {
             update.append(response.update);
             answers.push(response.answer);
         }
+        self.publish(update, &answers);
+        answers
+    }
+
+    fn publish(&self, update: Update, answers: &[Answer]) {
         let answered: Vec<_> = answers.iter().flat_map(|answer| answer.answered.iter().cloned()).collect();
         if !update.is_empty() || !answered.is_empty() {
             self.store.update(|edit| {
@@ -92,7 +108,6 @@ impl Keeper {
                 }
             });
         }
-        answers
     }
 }
 

@@ -57,7 +57,10 @@ impl World {
         let authority = Authority::new();
         let discovery = Discovery::start(&authority).await;
         let config = config(discovery.replica.address, &authority);
-        Self::of(discovery, ClientConfig { server: server(config), node: node(), on_demand })
+        Self::of(
+            discovery,
+            ClientConfig { server: server(config), node: node(), on_demand, begins_later: false },
+        )
     }
 
     fn of(discovery: Discovery, config: ClientConfig) -> Self {
@@ -268,7 +271,7 @@ async fn token_and_roots_are_read_for_each_stream() {
     let mut config = config(discovery.replica.address, &authority);
     config.roots = RootCertificates::File(roots.path().to_owned());
     config.token = Some(Token::File(token.path().to_owned()));
-    let config = ClientConfig { server: server(config), node: node(), on_demand: false };
+    let config = ClientConfig { server: server(config), node: node(), on_demand: false, begins_later: false };
     let mut world = World::of(discovery, config);
     // Nobody is reached with the former root; with the right one somebody is.
     while !world.counted.take().contains(&"terminated ConnectionError".to_owned()) {

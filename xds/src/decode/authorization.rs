@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::network::{known, port, range};
 use super::texts::Texts;
-use super::{Refusal, named};
+use super::{Refusal, UNREADABLE, named};
 use crate::proto::security as message;
 use crate::proto::security::string_match::MatchType;
+use crate::proto::workload::Extension;
 use crate::resource::{
     Action, Authorization, AuthorizationSpec, Clause, IpNet, Match, Problem, ResourceError, Rule, Scope,
     ServiceAccountMatch, StringMatch,
@@ -87,7 +88,7 @@ fn decode_match(texts: &mut Texts, message: &message::Match) -> Match {
     } = message;
     let mut unreadable: Vec<Arc<str>> = Vec::new();
     for extension in extensions {
-        unreadable.push(format!("extensions: {:?} cannot be judged here", extension.name).into());
+        unreadable.push(unreadable_extension(extension));
     }
     let mut accounts = |values: &[message::ServiceAccountMatch]| {
         let account = |value: &message::ServiceAccountMatch| ServiceAccountMatch {
@@ -113,6 +114,14 @@ fn decode_match(texts: &mut Texts, message: &message::Match) -> Match {
         destination_ports: lists.read("destinationPorts", destination_ports, number),
         not_destination_ports: lists.read("notDestinationPorts", not_destination_ports, number),
         unreadable: lists.unreadable,
+    }
+}
+
+/// One that says what another process could not read keeps its words.
+fn unreadable_extension(extension: &Extension) -> Arc<str> {
+    match &extension.config {
+        Some(config) if config.type_url == UNREADABLE => String::from_utf8_lossy(&config.value).into(),
+        _ => format!("extensions: {:?} cannot be judged here", extension.name).into(),
     }
 }
 

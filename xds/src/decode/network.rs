@@ -10,7 +10,7 @@ use crate::resource::{
 };
 
 /// An address of 4 or 16 bytes.
-pub(super) fn ip(bytes: &[u8]) -> Result<IpAddr, Problem> {
+pub(crate) fn ip(bytes: &[u8]) -> Result<IpAddr, Problem> {
     let ip = if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
         IpAddr::from(bytes)
     } else if let Ok(bytes) = <[u8; 16]>::try_from(bytes) {
@@ -22,7 +22,7 @@ pub(super) fn ip(bytes: &[u8]) -> Result<IpAddr, Problem> {
 }
 
 /// A range of addresses without host bits. One of IPv4-mapped addresses is a range of IPv4.
-pub(super) fn range(bytes: &[u8], length: u32) -> Result<IpNet, Problem> {
+pub(crate) fn range(bytes: &[u8], length: u32) -> Result<IpNet, Problem> {
     let address = ip(bytes)?;
     let mapped_bits = if address.is_ipv4() && bytes.len() == 16 { 96 } else { 0 };
     let length = length

@@ -9,7 +9,7 @@ use crate::proto::workload::{self as message, address::Type};
 use crate::resource::{Action, Scope, TunnelProtocol, Workload, WorkloadSpec};
 use crate::store::{AppliedPolicy, Edit, Snapshot, Store};
 
-mod recordings;
+pub(crate) mod recordings;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

@@ -109,6 +109,10 @@ impl Policies {
         self.refused.values()
     }
 
+    pub(super) fn refused_by_key(&self, key: &str) -> Option<&Arc<RefusedPolicy>> {
+        self.refused.get(key)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.by_key.is_empty() && self.refused.is_empty()
     }

@@ -89,6 +89,10 @@ impl Tombstones {
         self.by_name.is_empty()
     }
 
+    pub(super) fn by_name(&self, name: &str) -> Option<&Arc<Tombstone>> {
+        self.by_name.get(name)
+    }
+
     pub(super) fn by_address(&self, network: &str, address: IpAddr) -> Option<&Arc<Tombstone>> {
         let has_address = |tombstone: &&Arc<Tombstone>| {
             let mut addresses = tombstone.addresses.iter();

@@ -137,6 +137,21 @@ impl Snapshot {
         self.answered.contains(name)
     }
 
+    /// The names of which [`Snapshot::is_answered`] holds, in no order.
+    pub(crate) fn answered(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.answered.iter()
+    }
+
+    /// What is left of a workload or service that was refused, by its name.
+    pub(crate) fn tombstone(&self, name: &str) -> Option<&Arc<Tombstone>> {
+        self.tombstones.by_name(name)
+    }
+
+    /// What is left of a policy that was refused, by its key.
+    pub(crate) fn refused_policy(&self, key: &str) -> Option<&Arc<RefusedPolicy>> {
+        self.policies.refused_by_key(key)
+    }
+
     /// A policy by its key `namespace/name`.
     pub fn policy_by_key(&self, key: &str) -> Option<&Arc<Authorization>> {
         self.policies.by_key(key)

@@ -9,7 +9,9 @@ fn node() -> Node {
 }
 
 fn subscription(on_demand: bool) -> Subscription {
-    Subscription::new(node(), on_demand, fastrand::Rng::with_seed(7))
+    let mut subscription = Subscription::new(node(), on_demand, fastrand::Rng::with_seed(7));
+    subscription.begin(0);
+    subscription
 }
 
 fn actions(subscription: &mut Subscription) -> Vec<Action> {
@@ -78,22 +80,28 @@ fn synced(on_demand: bool) -> Subscription {
 #[test]
 fn each_transition() {
     type Event = fn(&mut Subscription);
-    let phases: [(&str, Event); 4] = [
+    let phases: [(&str, Event); 5] = [
+        ("Waiting", |s| *s = Subscription::new(node(), false, fastrand::Rng::with_seed(7))),
         ("BackingOff", |_| {}),
         ("Connecting", |s| s.handle_timeout(0)),
         ("Syncing", |s| connect(s, 0)),
         ("Synced", |s| *s = synced(false)),
     ];
     let name = |s: &Subscription| format!("{:?}", s.phase).split(' ').next().unwrap().to_owned();
-    let events: [(&str, Event, [&str; 4]); 6] = [
-        ("later", |s| s.handle_timeout(9_999), ["Connecting", "Connecting", "Syncing", "Synced"]),
-        ("silence", |s| s.handle_timeout(10_000), ["Connecting", "Connecting", "BackingOff", "Synced"]),
-        ("connected", |s| s.connected(A, 0), ["Syncing"; 4]),
-        ("ended", |s| s.ended(&Ending::Complete, 0), ["BackingOff"; 4]),
+    let events: [(&str, Event, [&str; 5]); 7] = [
+        ("begin", |s| s.begin(0), ["BackingOff", "BackingOff", "Connecting", "Syncing", "Synced"]),
+        ("later", |s| s.handle_timeout(9_999), ["Waiting", "Connecting", "Connecting", "Syncing", "Synced"]),
+        (
+            "silence",
+            |s| s.handle_timeout(10_000),
+            ["Waiting", "Connecting", "Connecting", "BackingOff", "Synced"],
+        ),
+        ("connected", |s| s.connected(A, 0), ["Syncing"; 5]),
+        ("ended", |s| s.ended(&Ending::Complete, 0), ["BackingOff"; 5]),
         (
             "one type",
             |s| s.applied(answer(ADDRESS, "n"), 0),
-            ["BackingOff", "Connecting", "Syncing", "Synced"],
+            ["Waiting", "BackingOff", "Connecting", "Syncing", "Synced"],
         ),
         (
             "all types",
@@ -101,7 +109,7 @@ fn each_transition() {
                 s.applied(answer(AUTHORIZATION, "n"), 0);
                 s.applied(answer(ADDRESS, "n"), 0);
             },
-            ["BackingOff", "Connecting", "Synced", "Synced"],
+            ["Waiting", "BackingOff", "Connecting", "Synced", "Synced"],
         ),
     ];
     for (event, act, expected) in events {
@@ -301,6 +309,7 @@ fn attempts_are_spread_further_and_further_until_all_is_there() {
     let latest = |prepare: fn(&mut Subscription)| {
         let delays = (0..300).map(|seed| {
             let mut subscription = Subscription::new(node(), false, fastrand::Rng::with_seed(seed));
+            subscription.begin(0);
             prepare(&mut subscription);
             subscription.ended(&Ending::Complete, 1_000_000);
             subscription.timeout().unwrap() - 1_000_000
@@ -378,4 +387,22 @@ fn an_outage_is_said_once() {
         reports(&mut subscription),
         [terminated(Termination::Complete), failing("the server ended the stream")]
     );
+}
+
+#[test]
+fn what_was_learnt_begins_the_stream() {
+    let mut subscription = Subscription::new(node(), true, fastrand::Rng::with_seed(7));
+    assert_eq!((subscription.timeout(), subscription.stream()), (None, Stream::Absent));
+    assert!(subscription.demand(&"net/a".into()) && !subscription.demand(&"net/a".into()));
+    assert!(subscription.demand(&"net/b".into()));
+    let answer = Answer { answered: vec!["net/a".into()], ..accepting(ADDRESS, &[("a", "v1"), ("b", "")]) };
+    subscription.learnt(&answer);
+    assert_eq!(actions(&mut subscription), []);
+    assert_eq!(subscription.awaited().iter().map(|name| &**name).collect::<Vec<_>>(), ["net/b"]);
+    subscription.begin(5);
+    assert_eq!(subscription.timeout(), Some(5));
+    connect(&mut subscription, 5);
+    let [addresses, _] = &sent(&mut subscription)[..] else { panic!("two requests") };
+    assert_eq!(addresses.initial_resource_versions, versions(&[("a", "v1"), ("b", "")]));
+    assert_eq!(addresses.resource_names_subscribe, ["*", "net/a", "net/b"]);
 }

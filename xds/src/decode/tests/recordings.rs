@@ -41,7 +41,7 @@ struct Expected {
 }
 
 /// All recorded messages.
-pub(super) fn messages() -> Vec<DeltaDiscoveryResponse> {
+pub(crate) fn messages() -> Vec<DeltaDiscoveryResponse> {
     ["stream", "on-demand"].iter().flat_map(|folder| files(folder)).map(|file| read(&file)).collect()
 }
 
