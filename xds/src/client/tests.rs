@@ -11,6 +11,8 @@ use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Res
 use crate::proto::{ADDRESS, AUTHORIZATION, security, workload};
 use crate::testing::{Authority, Discovery, Stream, config, file, server};
 
+mod telling;
+
 /// What is counted, as text, in its order.
 #[derive(Default)]
 struct Counted(Mutex<Vec<String>>);
