@@ -20,6 +20,9 @@
 //! | `DeltaDiscoveryResponse.system_version_info` | for debugging of the control plane |
 //!
 //! `extensions` of a *match* are not ignored: a condition that can't be judged makes the match unreadable.
+//!
+//! Whoever makes this read a field or a value more raises `SCHEMA` in [`telling`](crate::telling): a process of the build
+//! before may have told us resources without it.
 
 mod address;
 mod authorization;
