@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use benches::micro::{Figures, nanos, run};
 use benches::population::{Population, SERVICE_PORT};
-use demo::control_plane::encode;
 use prost::Message;
+use xds::encode;
 use xds::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use xds::resource::{HealthStatus, Scope};
 use xds::{Authorization, AuthorizationSpec, Decoder, Store, proto, upstream};

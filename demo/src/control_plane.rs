@@ -14,7 +14,6 @@ mod authority;
 mod certificates;
 mod cluster;
 mod discovery;
-pub mod encode;
 mod replica;
 mod statistics;
 

@@ -9,9 +9,9 @@ use prost::Message;
 use tokio::sync::watch;
 use xds::local::LocalConfig;
 use xds::proto::discovery;
-use xds::{Authorization, NetworkAddress, Service, Workload};
+use xds::{Authorization, NetworkAddress, Service, Workload, encode};
 
-use super::{ResourceType, encode};
+use super::ResourceType;
 
 mod table;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use demo::control_plane::{Misbehaviour, ResourceType, encode};
+use demo::control_plane::{Misbehaviour, ResourceType};
 use demo::mesh::NAMESPACE;
 use demo::node::Node;
 use demo::traffic::{Dial, Plan};
@@ -13,6 +13,7 @@ use tests::said::{Since, dumped};
 use tests::traffic::{Traffic, all_whole, bulk, echo, everything, visit};
 use tests::wait;
 use tests::world::{APPLICATION, Host, Variant, World};
+use xds::encode;
 use xds::proto::workload;
 use xds::{Authorization, Workload};
 
