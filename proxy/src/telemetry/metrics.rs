@@ -1,8 +1,8 @@
 //! Every metric family, under stock's names where stock has it.
 
 use std::fmt::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
@@ -16,6 +16,7 @@ use super::control_plane::ControlPlaneMetrics;
 use super::dns::DnsMetrics;
 use super::facts::Direction;
 use super::handover::HandoverMetrics;
+use super::inheritance::Inheritance;
 use super::labels::{ReporterLabel, TrafficLabels};
 use super::process::ProcessCollector;
 use super::workload_manager::WorkloadManagerMetrics;
@@ -40,6 +41,7 @@ struct Inner {
     accept_paused: Counter,
     rechecks: Counter,
     drain_cut: Family<KindLabel, Counter>,
+    inheritance: Mutex<Inheritance>,
     /// Of all labels, for the log.
     ended: AtomicU64,
     now: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -132,6 +134,7 @@ impl Telemetry {
             accept_paused,
             rechecks,
             drain_cut,
+            inheritance: Mutex::default(),
             ended: AtomicU64::new(0),
             now,
         }))
@@ -139,9 +142,29 @@ impl Telemetry {
 
     /// All metrics in the OpenMetrics text format, which ends with `# EOF`.
     pub fn exposition(&self) -> String {
-        let mut text = String::new();
-        text::encode(&mut text, &self.0.registry).expect("writing to a string doesn't fail");
-        text
+        self.inheritance(|inheritance, counted| inheritance.applied(counted))
+    }
+
+    /// What was counted here is the successor's from now on; what to tell it, for its [`Self::take_counters`].
+    pub fn leave_counters(&self) -> String {
+        self.inheritance(Inheritance::leave)
+    }
+
+    /// The successor is gone: what was left to it last is shown here again.
+    pub fn take_counters_back(&self) {
+        self.inheritance(|inheritance, _| inheritance.take_back());
+    }
+
+    /// Goes on from what a predecessor has counted. What can't be read is skipped.
+    pub fn take_counters(&self, left: &str) {
+        self.inheritance(|inheritance, _| inheritance.take(left));
+    }
+
+    fn inheritance<R>(&self, f: impl FnOnce(&mut Inheritance, &str) -> R) -> R {
+        let mut inheritance = self.0.inheritance.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = String::new();
+        text::encode(&mut counted, &self.0.registry).expect("writing to a string doesn't fail");
+        f(&mut inheritance, &counted)
     }
 
     /// Milliseconds on the process's monotonic clock.
