@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -149,7 +150,9 @@ impl Channel {
     ///
     /// What the system call says.
     pub fn peer_uid(&self) -> Result<u32, Errno> {
-        Ok(sockopt::socket_peercred(&self.socket)?.uid.as_raw())
+        // A peer of another pid namespace, as every other pod is, has the number 0. rustix has no room for that and fails.
+        let peer = nix::sys::socket::getsockopt(&self.socket, PeerCredentials);
+        peer.map(|peer| peer.uid()).map_err(|errno| Errno::from_raw_os_error(errno as i32))
     }
 
     /// Sends one message with descriptors, whole or not at all.
