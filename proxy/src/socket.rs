@@ -96,9 +96,12 @@ pub fn connect(
     Ok(mio::net::TcpStream::from_std(socket.into()))
 }
 
-/// Makes the coming close an abort (RST): the peer must not take a cut stream for a whole one.
+/// Ends a connection by an abort (RST): the peer must not take a cut stream for a whole one. At once, and not by the close
+/// that follows: another process may still have a copy of the socket. That close is to be an abort, too, where the kernel
+/// has no other way.
 pub fn abort(socket: &impl AsFd) {
     let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    let _ = rustix::net::connect_unspec(socket);
 }
 
 /// The address that an outgoing connection comes from.

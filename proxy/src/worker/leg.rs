@@ -210,7 +210,7 @@ impl Leg {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Makes the coming close an abort.
+    /// Ends the connection by an abort.
     pub(super) fn abort(&self) {
         socket::abort(&self.socket);
     }
