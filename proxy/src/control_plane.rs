@@ -18,12 +18,13 @@ pub fn mesh_state(
     config: &XdsConfig,
     store: Store,
     telemetry: &Telemetry,
+    begins_later: bool,
 ) -> Result<(Client, impl Future<Output = ()> + Send + use<>), ConfigError> {
     let config = ClientConfig {
         server: config.server.server()?,
         node: node(&config.node),
         on_demand: config.on_demand,
-        begins_later: false,
+        begins_later,
     };
     Ok(xds::client::start(config, store, Arc::new(telemetry.control_plane().clone())))
 }

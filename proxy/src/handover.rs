@@ -16,6 +16,7 @@ pub mod driver;
 pub mod giving;
 pub mod greeting;
 pub mod line;
+pub mod mesh;
 pub mod outgoing;
 pub mod parts;
 pub mod pause;

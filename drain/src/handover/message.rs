@@ -90,14 +90,18 @@ pub enum Message {
         /// Why.
         reason: String,
     },
-    /// The sender has the role, and accepts.
-    RoleRunning,
+    /// A piece of what the sender knows of the mesh, or of what has changed there; the daemon knows how it is written.
+    Mesh(Piece),
+    /// A piece of what the sender has counted so far, and leaves to the receiver from now on.
+    Counters(Piece),
     /// A piece of the state of a connection that the sender offers.
     State {
         /// Its offer.
         offer: Offer,
         /// The receiver is to prove that it can run it.
         canary: bool,
+        /// At which change of the mesh it was allowed: the number of a [`Message::Mesh`] before, or 0.
+        mesh: u64,
         /// Since when it does not run, in nanoseconds of `CLOCK_MONOTONIC`, which both sides share.
         frozen_at_ns: u64,
         /// Which piece.
@@ -158,8 +162,6 @@ pub enum Message {
         /// The pod's uid.
         uid: String,
     },
-    /// Something that decides nothing, such as counters or a summary.
-    Note(Payload),
     /// The sender owns no connection any more.
     Done,
     /// The sender ends the session.

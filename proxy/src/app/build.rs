@@ -33,6 +33,7 @@ use crate::config::{
 use crate::control_plane;
 use crate::dns;
 use crate::handover::greeting::Card;
+use crate::handover::mesh::LocalMesh;
 use crate::handover::status::Status;
 use crate::identity::{self, CertificateAuthority, FakeCaConfig, RootFiles};
 use crate::namespace::Namespace;
@@ -108,9 +109,9 @@ impl Proxy {
         let telemetry = Telemetry::new(&admin.istio_version, move || clock.now());
         let authority = authority(environment, &identity, &mode)?;
         let (certificates, manager) = identity::start(authority, telemetry.control_plane().clone());
-        let mesh = xds.map(|xds| Mesh::new(&xds, store.clone(), &telemetry)).transpose()?;
-        let names = dns.as_ref().map_or(&[][..], |dns| &dns.addresses);
         let Seating { seat, call, cause } = be_seated(handover.as_ref());
+        let mesh = xds.map(|xds| Mesh::new(&xds, store.clone(), &telemetry, call.is_some())).transpose()?;
+        let names = dns.as_ref().map_or(&[][..], |dns| &dns.addresses);
         let (resident, own) = match &mode {
             ProxyMode::Dedicated(workload) => {
                 let resident = resident(workload, &listeners, names, &sockets);
@@ -177,17 +178,20 @@ impl Proxy {
         if call.is_none() || resident.is_none() {
             operators.bind()?;
         }
-        let (synced, is_synced) = watch::channel(mesh.is_none());
+        let (known, is_known) = watch::channel(mesh.is_none());
+        let local_mesh = LocalMesh::new(mesh.as_ref().map(Mesh::client), shared.store.clone(), known);
         let path = handover.as_ref().map(|handover| handover.socket.clone()).unwrap_or_default();
-        let (role, notices) = NodeRole::new(hosting.clone(), client, operators, resident, path, is_synced);
+        let (role, notices) = NodeRole::new(hosting.clone(), client, operators, resident, path, is_known);
         if call.is_some() {
             role.not_ready_without(readiness.pending("hand-over"));
         }
+        let unproved = call.is_some().then(|| readiness.pending("certificate"));
         let (voice, ear) = Handover::new();
         hosting.tell(voice.clone());
         let candidacy = handover.map(|config| Candidacy {
             config,
             card: card(environment, &mode, &shared.location, &identity),
+            mesh: local_mesh.clone(),
             role: role.clone(),
             shared: shared.clone(),
             status: status.clone(),
@@ -200,7 +204,7 @@ impl Proxy {
             drain,
             manager: Box::pin(manager),
             mesh,
-            synced,
+            local_mesh,
             node_agent,
             hosting: hosting.clone(),
             role,
@@ -212,6 +216,7 @@ impl Proxy {
                 seat,
                 call,
                 identity: own_identity(&mode, &identity),
+                unproved,
             },
             readiness,
             quits,
@@ -358,7 +363,11 @@ fn card(
         ("trust domain", identity.trust_domain.clone()),
     ];
     let compatibility = facts.map(|(name, value)| (name.to_owned(), value)).into();
-    Card { pod: pod_name(environment), compatibility }
+    let roots = match &identity.authority {
+        CertificateAuthorityConfig::Remote(remote) => Some(remote.roots.clone()),
+        CertificateAuthorityConfig::Fake => None,
+    };
+    Card { pod: pod_name(environment), compatibility, roots }
 }
 
 /// For whom a fresh process has a certificate signed before it takes over, if that is known.

@@ -10,7 +10,7 @@ use drain::handover::channel::Channel;
 use drain::handover::seat::Seat;
 use drain::machine::{Action, Event, Left, Phase};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use xds::Identity;
 
 use super::StartError;
@@ -21,9 +21,10 @@ use super::node_agent::NodeAgent;
 use super::node_role::{NodeRole, Notice};
 use super::standing::{Candidacy, Handover};
 use crate::config::{DrainConfig, Standby};
+use crate::handover::mesh::LocalMesh;
 use crate::handover::status::Status;
 use crate::identity::Lookup;
-use crate::readiness::Readiness;
+use crate::readiness::{self, Readiness};
 use crate::rival;
 use crate::shared::Shared;
 use crate::worker::Message;
@@ -35,8 +36,7 @@ pub(super) struct Control {
     pub(super) drain: DrainConfig,
     pub(super) manager: Manager,
     pub(super) mesh: Option<Mesh>,
-    /// Told when the mesh is known.
-    pub(super) synced: watch::Sender<bool>,
+    pub(super) local_mesh: LocalMesh,
     pub(super) node_agent: Option<NodeAgent>,
     pub(super) hosting: Arc<Hosting>,
     pub(super) role: Arc<NodeRole>,
@@ -59,6 +59,8 @@ pub(super) struct Candidature {
     pub(super) call: Option<Channel>,
     /// Whose certificate proves that we can live alone.
     pub(super) identity: Option<Identity>,
+    /// A candidate is not ready until that is proved, though it may have to serve before.
+    pub(super) unproved: Option<readiness::Pending>,
 }
 
 /// The manager of certificates.
@@ -77,9 +79,9 @@ pub(super) fn lead(control: Control) -> ExitCode {
 
 impl Control {
     async fn run(self) -> ExitCode {
-        let Self { shared, drain, manager, mesh, synced, node_agent, hosting, role, .. } = self;
+        let Self { shared, drain, manager, mesh, local_mesh, node_agent, hosting, role, .. } = self;
         let (mut notices, mut quits) = (self.notices, self.quits);
-        let Candidature { handover, status, candidacy, seat, call, identity } = self.candidature;
+        let Candidature { handover, status, candidacy, seat, call, identity, unproved } = self.candidature;
         let readiness = self.readiness;
         let [deadline, accept_window] = [drain.deadline, drain.accept_window]
             .map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
@@ -91,13 +93,10 @@ impl Control {
         let in_pods = node_agent.is_some();
         tokio::spawn(manager);
         if let Some(mesh) = mesh {
-            let known = mesh.synced();
             mesh.start(&readiness);
-            tokio::spawn(async move {
-                known.await;
-                synced.send_replace(true);
-            });
         }
+        let own_stream = local_mesh.clone();
+        tokio::spawn(async move { own_stream.synced().await });
         if let Some(agent) = node_agent {
             agent.start();
         }
@@ -109,7 +108,13 @@ impl Control {
         }
         drop(readiness.pending("proxy"));
         if let Some(candidacy) = candidacy {
-            tokio::spawn(prove_able(shared.clone(), role.synced(), identity, handover.clone()));
+            tokio::spawn(prove_able(
+                shared.clone(),
+                local_mesh.clone(),
+                identity,
+                handover.clone(),
+                unproved,
+            ));
             tokio::spawn(candidacy.run(call));
         }
         let (mut terminate, mut interrupt) =
@@ -241,13 +246,12 @@ fn begin(role: &NodeRole, candidate: bool, seat: Option<Seat>) -> Result<(), Sta
 /// Finds out whether this process could live alone: it knows the mesh, and its certificate authority signs for it.
 async fn prove_able(
     shared: Arc<Shared>,
-    mut synced: watch::Receiver<bool>,
+    mesh: LocalMesh,
     identity: Option<Identity>,
     handover: Handover,
+    unproved: Option<readiness::Pending>,
 ) {
-    if synced.wait_for(|synced| *synced).await.is_err() {
-        return;
-    }
+    mesh.synced().await;
     if let Some(identity) = identity.or_else(|| local_identity(&shared)) {
         while !matches!(shared.certificates.lookup(&identity), Lookup::Ready(_)) {
             let (wake, woken) = oneshot::channel();
@@ -262,6 +266,7 @@ async fn prove_able(
             }
         }
     }
+    drop(unproved);
     handover.able();
 }
 

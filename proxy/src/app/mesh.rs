@@ -27,9 +27,20 @@ pub(super) struct Mesh {
 }
 
 impl Mesh {
-    pub(super) fn new(config: &XdsConfig, store: Store, telemetry: &Telemetry) -> Result<Self, ConfigError> {
-        let (client, stream) = control_plane::mesh_state(config, store, telemetry)?;
+    /// It connects once it is started, or, if it `begins_later`, once its client is told to begin.
+    pub(super) fn new(
+        config: &XdsConfig,
+        store: Store,
+        telemetry: &Telemetry,
+        begins_later: bool,
+    ) -> Result<Self, ConfigError> {
+        let (client, stream) = control_plane::mesh_state(config, store, telemetry, begins_later)?;
         Ok(Self { client, stream: Box::pin(stream), on_demand: config.on_demand })
+    }
+
+    /// How the stream is spoken to.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// How a resource is asked for, if they come on demand.

@@ -42,7 +42,7 @@ pub(super) struct NodeRole {
     resident: Option<Resident>,
     path: PathBuf,
     /// The mesh is known.
-    synced: watch::Receiver<bool>,
+    known: watch::Receiver<bool>,
     notices: mpsc::UnboundedSender<Notice>,
     state: Mutex<State>,
     /// Ours, as long as the role is.
@@ -94,7 +94,7 @@ impl NodeRole {
         operators: Operators,
         resident: Option<Resident>,
         path: PathBuf,
-        synced: watch::Receiver<bool>,
+        known: watch::Receiver<bool>,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Notice>) {
         let (notices, received) = mpsc::unbounded_channel();
         let state = Mutex::default();
@@ -105,7 +105,7 @@ impl NodeRole {
                 operators,
                 resident,
                 path,
-                synced,
+                known,
                 notices,
                 state,
                 seat: watch::Sender::new(None),
@@ -146,11 +146,6 @@ impl NodeRole {
         if self.resident.is_none() { self.operators.start() } else { Ok(()) }
     }
 
-    /// Whether the mesh is known.
-    pub(super) fn synced(&self) -> watch::Receiver<bool> {
-        self.synced.clone()
-    }
-
     /// The process has been told to end: pods may go, but none comes.
     pub(super) fn drain(&self) {
         if let Some(node_agent) = &self.node_agent {
@@ -170,10 +165,10 @@ impl NodeRole {
     /// As soon as we call we are told of new pods, and nobody else is: so not before we know the mesh.
     fn call_node_agent(&self) {
         if let Some(client) = self.node_agent.clone() {
-            let mut synced = self.synced.clone();
+            let mut known = self.known.clone();
             tokio::spawn(async move {
                 // An end means that there is nothing to wait for.
-                let _ = synced.wait_for(|synced| *synced).await;
+                let _ = known.wait_for(|known| *known).await;
                 client.go();
             });
         }

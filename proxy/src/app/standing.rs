@@ -26,6 +26,7 @@ use crate::config::HandoverConfig;
 use crate::handover::driver::{Command, Driver, Ended, Meeting};
 use crate::handover::greeting::{self, Card, GreetingError};
 use crate::handover::line::Line;
+use crate::handover::mesh::{self, LocalMesh, Part as MeshPart};
 use crate::handover::pause;
 use crate::handover::role::Role;
 use crate::handover::status::{Standing, Status};
@@ -110,6 +111,7 @@ pub(super) struct Candidacy {
     pub(super) shared: Arc<Shared>,
     pub(super) status: Status,
     pub(super) readiness: Readiness,
+    pub(super) mesh: LocalMesh,
     pub(super) ear: Ear,
     pub(super) memory: Memory,
 }
@@ -144,6 +146,11 @@ impl Candidacy {
         }
         let mut called = first;
         let mut wants = called.is_some();
+        let mesh = self.mesh.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(limits::WARM_MS)).await;
+            mesh.begin();
+        });
         loop {
             if self.role.current_seat().is_some() {
                 wants = false;
@@ -163,6 +170,9 @@ impl Candidacy {
                 }
                 Err(missed) => Err(missed),
             };
+            if missed.is_err() {
+                self.mesh.begin();
+            }
             match missed {
                 Ok(()) => {}
                 Err(Missed::Later(pause)) => self.pause(pause).await,
@@ -288,9 +298,18 @@ impl Candidacy {
             bake_ms: u64::try_from(self.config.bake.as_millis()).unwrap_or(u64::MAX),
         };
         let able = self.ear.facts.able.load(Ordering::Acquire);
-        let meeting = Meeting { hello: theirs, start, differs: self.card.differs(theirs) };
+        let differs = self.card.differs(theirs);
+        let speaks_of_mesh =
+            differs.is_none() && theirs.features.iter().any(|feature| feature == mesh::FEATURE);
+        let mesh = match (wants, holds) {
+            (true, true) if speaks_of_mesh => MeshPart::Teller,
+            (true, false) if speaks_of_mesh => MeshPart::Learner,
+            _ => MeshPart::Nobody,
+        };
+        let meeting = Meeting { hello: theirs, start, differs, mesh };
         let role: Arc<dyn Role> = self.role.clone();
-        let driver = Driver::new(line, meeting, role, self.shared.clone(), self.status.clone());
+        let (shared, status) = (self.shared.clone(), self.status.clone());
+        let driver = Driver::new(line, meeting, role, shared, status, self.mesh.clone());
         let ended = driver.run(able, &self.ear.facts.promised, &mut self.ear.commands).await;
         if ended == Ended::WithoutRole && self.ear.facts.terminating.load(Ordering::Acquire) {
             self.role.forget_copies();

@@ -17,29 +17,26 @@ use std::time::{Duration, Instant};
 
 use drain::handover::channel::{ReceiveError, Received};
 use drain::handover::limits;
-use drain::handover::message::{Assembler, Hello, Message, Payload, Whole};
-use drain::handover::session::{Action, BackWhy, Event, Offer, Report, Say, Session, Start, Took};
-use hbone::Secrets;
+use drain::handover::message::{Assembler, Hello, Message, Payload};
+use drain::handover::session::{Action, Event, Offer, Session, Start, Took};
 use tokio::sync::{mpsc, oneshot};
 
 use super::giving::Giving;
 use super::line::Line;
-use super::outgoing::{Commits, Descriptors, Flushed, Outgoing, cut};
+use super::mesh::{LocalMesh, MeshExchange, Part as MeshPart};
+use super::outgoing::{Commits, Descriptors, Flushed, Outgoing};
 use super::parts::Part;
 use super::pause;
 use super::role::Role;
-use super::saying;
-use super::status::{PeerName, Standing, Status};
-use super::taking::{Committed, Taking};
+use super::status::{PeerName, Status};
+use super::taking::Taking;
 use crate::shared::Shared;
-use crate::telemetry::ConnectionLabels;
-use crate::worker::{FrozenConnection, FrozenKind, Kept, Message as ToWorker, MoveError, Reply, Taken};
+use crate::worker::{FrozenConnection, FrozenKind, Kept, MoveError, Taken};
 
-/// Connections that one wave takes from each worker at most.
-const WAVE: usize = 32;
-
-/// Descriptors that one wave takes from each worker at most.
-const WAVE_DESCRIPTORS: usize = 128;
+mod acting;
+mod done;
+mod hearing;
+mod wave;
 
 /// How often the other side is told how much room there is.
 const ROOM_INTERVAL: Duration = Duration::from_millis(500);
@@ -68,6 +65,8 @@ pub struct Meeting<'a> {
     pub start: Start,
     /// Why no connection may come from there, if there is a reason.
     pub differs: Option<String>,
+    /// Who tells whom of the mesh.
+    pub mesh: MeshPart,
 }
 
 /// How a session ended.
@@ -118,6 +117,8 @@ pub struct Driver {
     seat: Vec<OwnedFd>,
     /// Came with the commit that is being handled.
     secrets: Option<Payload>,
+    mesh: MeshExchange,
+    counters: Assembler,
     /// Why no connection may come from the other side.
     differs: Option<String>,
     role: Arc<dyn Role>,
@@ -144,8 +145,9 @@ impl Driver {
         role: Arc<dyn Role>,
         shared: Arc<Shared>,
         status: Status,
+        mesh: LocalMesh,
     ) -> Self {
-        let Meeting { hello, start, differs } = meeting;
+        let Meeting { hello, start, differs, mesh: part } = meeting;
         let peer = PeerName { pod: hello.pod.clone(), pid: hello.pid, build: hello.build.clone() };
         status.begins(peer.clone());
         Self {
@@ -161,6 +163,8 @@ impl Driver {
             parts_sent: 0,
             seat: Vec::new(),
             secrets: None,
+            mesh: MeshExchange::new(mesh, part),
+            counters: Assembler::new(),
             differs,
             role,
             shared,
@@ -216,6 +220,7 @@ impl Driver {
                 Some(done) = self.done.1.recv() => self.completed(done),
                 () = self.line.readable(), if !self.gone => self.receive(),
                 () = self.line.writable(), if !self.gone && !self.outgoing.is_empty() => {}
+                due = self.mesh.due(self.outgoing.len()), if !self.gone => self.mesh_due(due),
                 _ = room.tick(), if !self.gone => self.tell_room(),
                 // Descriptors in flight may keep a socket waiting that is writable.
                 () = tokio::time::sleep(SEND_AGAIN), if !self.outgoing.is_empty() => {}
@@ -339,281 +344,16 @@ impl Driver {
         if !std::mem::replace(&mut self.gone, true) {
             self.happened(Event::RoleCommitted(false));
             self.happened(Event::PeerGone);
+            self.mesh.over();
             for (_, waiting) in self.waiting.drain(..) {
                 let _ = waiting.send(());
             }
         }
     }
 
-    fn received(&mut self, message: Message, descriptors: Vec<OwnedFd>) {
-        pause::at_message(&message);
-        let message = match saying::say(message) {
-            Ok(say) => return self.happened(Event::Heard(say)),
-            Err(message) => message,
-        };
-        match message {
-            Message::RolePart { kind, piece } => match self.part_pieces.add(piece, descriptors) {
-                Ok(None) => {}
-                Ok(Some(Whole { bytes, descriptors })) => match Part::decode(kind, &bytes, descriptors) {
-                    // Between different meshes not even a certificate passes.
-                    Ok(Part::Certificate(_)) if self.differs.is_some() => self.parts_skipped += 1,
-                    Ok(part) => self.parts.push(part),
-                    Err(error) => self.bad_part = Some(error.to_string()),
-                },
-                Err(error) => self.bad_part = Some(error.to_string()),
-            },
-            Message::RoleState { epoch, parts } => {
-                let got = self.parts.len() + self.parts_skipped;
-                if got != parts as usize {
-                    self.bad_part.get_or_insert_with(|| format!("{got} of {parts} parts of the role came"));
-                }
-                self.happened(Event::Heard(Say::RoleState { epoch }));
-            }
-            Message::RoleCommit { epoch } => {
-                self.seat = descriptors;
-                self.happened(Event::Heard(Say::RoleCommit { epoch }));
-            }
-            Message::State { offer, canary, frozen_at_ns, piece } => {
-                match self.taking.piece(offer, frozen_at_ns, piece, descriptors) {
-                    Ok(false) => {}
-                    Ok(true) => self.happened(Event::Heard(Say::State { offer, canary })),
-                    Err(error) => {
-                        self.say(Message::Refused { offer, reason: error.to_string(), again: false });
-                    }
-                }
-            }
-            Message::Commit { offer, secrets } => {
-                self.secrets = Some(secrets);
-                self.happened(Event::Heard(Say::Commit { offer }));
-                self.secrets = None;
-            }
-            Message::Room { descriptors } => self.giving.room = descriptors as usize,
-            Message::Running { pause_us, .. } => {
-                self.status.update(|summary| summary.given.pause.add(Duration::from_micros(pause_us)));
-            }
-            Message::PodDeleted { uid } => {
-                let role = self.role.clone();
-                self.beside(async move {
-                    role.pod_deleted(&uid).await;
-                    Done::PodClosed(uid)
-                });
-            }
-            Message::PodClosed { uid } => {
-                for (_, waiting) in self.waiting.extract_if(.., |(waiting, _)| **waiting == *uid) {
-                    let _ = waiting.send(());
-                }
-            }
-            Message::Goodbye { reason } => {
-                tracing::info!(peer = %self.peer.pod, %reason, "the other side says goodbye");
-            }
-            // Nothing that decides anything, or of a later build.
-            _ => {}
-        }
-    }
-
-    fn completed(&mut self, done: Done) {
-        match done {
-            Done::Offered(Ok(parts)) => {
-                self.parts_sent = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-                for part in parts {
-                    let (kind, bytes) = part.encode();
-                    for (piece, range) in cut(&bytes, &part.descriptors()) {
-                        let message = Message::RolePart { kind, piece };
-                        self.outgoing.push(message, Descriptors::Part(part.clone(), range));
-                    }
-                }
-                self.happened(Event::RoleOffered(Ok(())));
-            }
-            Done::Offered(Err(reason)) => self.happened(Event::RoleOffered(Err(reason))),
-            Done::Stopped => self.happened(Event::Stopped),
-            Done::Wave(given) => {
-                let offers = self.giving.offer(given, self.canary, &mut self.outgoing);
-                self.happened(Event::Wave(offers));
-            }
-            Done::Ran(offer, info, Ok(taken)) => {
-                self.running -= 1;
-                // It may have ended at once: the policies here forbid it, for example.
-                let pause = match taken {
-                    Taken::Running { pause } => pause,
-                    Taken::Ended => Duration::ZERO,
-                };
-                self.status.update(|summary| {
-                    summary.taken.moved(info.kind, info.streams, info.bytes);
-                    summary.taken.pause.add(pause);
-                });
-                self.status.metrics().pause(pause);
-                self.count("taken", info.kind, info.bytes, "moved");
-                let pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
-                self.say(Message::Running { offer, pause_us });
-                if !info.canary {
-                    pause::at("done");
-                }
-            }
-            // Who wants a proof hears of it, too.
-            Done::Ran(_, info, Err(error)) => {
-                self.running -= 1;
-                tracing::error!(%error, "a connection was lost on its way here; please report it");
-                self.count("taken", info.kind, info.bytes, "lost");
-            }
-            Done::Proved(offer, result) => self.happened(Event::Proof(offer, result)),
-            Done::PodClosed(uid) => self.say(Message::PodClosed { uid }),
-            Done::Kept => {}
-        }
-    }
-
-    fn count(&self, direction: &'static str, kind: FrozenKind, bytes: usize, result: &'static str) {
-        let labels = ConnectionLabels { direction, kind: kind.name(), result };
-        self.status.metrics().connection(&labels, bytes);
-    }
-
     fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             self.act(action);
-        }
-    }
-
-    fn act(&mut self, action: Action) {
-        let role = self.role.clone();
-        match action {
-            Action::Send(say) => {
-                if let Some(message) = saying::message(say, self.parts_sent) {
-                    self.say(message);
-                }
-            }
-            Action::OfferRole => {
-                tracing::info!(peer = %self.peer.pod, "the role is offered to the successor");
-                self.beside(async move { Done::Offered(role.offer().await) });
-            }
-            Action::StopAccepting => self.beside(async move {
-                role.stop_accepting().await;
-                Done::Stopped
-            }),
-            Action::CommitRole { epoch } => match self.role.seat() {
-                Ok(seat) => {
-                    let message = Message::RoleCommit { epoch };
-                    self.outgoing.push_commit(message, Descriptors::Some(seat), Commits::Role);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the role can't be handed over");
-                    self.happened(Event::RoleCommitted(false));
-                }
-            },
-            Action::KeepRole { reason } => {
-                tracing::warn!(peer = %self.peer.pod, %reason, "the role stays here");
-                self.outgoing.withdraw(Commits::Role);
-                self.beside(async move {
-                    role.keep().await;
-                    Done::Kept
-                });
-            }
-            Action::RoleGiven => {
-                tracing::info!(peer = %self.peer.pod, "the successor accepts from now on");
-                self.phase("role");
-                self.status.standing(Standing::Standby);
-                self.role.given();
-            }
-            Action::CheckRole => {
-                let result = match self.bad_part.take() {
-                    Some(reason) => Err(reason),
-                    None => self.role.check(&self.parts),
-                };
-                self.happened(Event::RoleChecked(result));
-            }
-            Action::TakeRole(took) => {
-                self.took = Some(took);
-                let (parts, seat) = (std::mem::take(&mut self.parts), std::mem::take(&mut self.seat));
-                self.status.standing(Standing::Owner);
-                self.phase("role");
-                self.role.take(took, parts, seat);
-            }
-            Action::DropRole => {
-                self.parts.clear();
-                self.parts_skipped = 0;
-                self.bad_part = None;
-            }
-            Action::TryLock => {
-                let ours = self.role.try_lock();
-                self.happened(Event::Lock(ours));
-            }
-            Action::GiveWave { canary } => {
-                self.canary = canary;
-                let (shared, room, stay) = (self.shared.clone(), self.giving.room, self.stay.clone());
-                self.beside(async move { Done::Wave(wave(&shared, canary, room, &stay).await) });
-            }
-            Action::Commit(offer) => self.giving.commit(offer, &mut self.outgoing),
-            Action::TakeBack(offer, why) => {
-                let Some((connection, kept)) = self.giving.take_back(offer, &mut self.outgoing) else {
-                    return;
-                };
-                if let BackWhy::Refused(reason) = &why {
-                    tracing::info!(%reason, "a connection stays here");
-                    self.status.update(|summary| summary.given.refused(reason));
-                    self.count("given", connection.kind, connection.record.len(), "refused");
-                    let cookie = connection.sockets.first().map(rustix::net::sockopt::socket_cookie);
-                    if let Some(Ok(cookie)) = cookie {
-                        Arc::make_mut(&mut self.stay).insert(cookie);
-                    }
-                }
-                let worker = self.shared.loads.idlest();
-                self.shared.post(worker, ToWorker::TakeBack(Box::new(connection), kept));
-            }
-            Action::Check(offer) => {
-                let result = match &self.differs {
-                    Some(reason) => Err(reason.clone()),
-                    None => self.taking.check(offer, &self.shared),
-                };
-                self.happened(Event::Checked(offer, result));
-            }
-            Action::Run { offer, canary } => self.run_connection(offer, canary),
-            Action::Drop(offer) => self.taking.drop(offer),
-            Action::Report(report) => self.report(&report),
-        }
-    }
-
-    fn run_connection(&mut self, offer: Offer, canary: bool) {
-        let Some(Committed { connection, size }) = self.taking.commit(offer) else { return };
-        // A connection that is no tunnel has none, which travels as no bytes.
-        let secrets = self.secrets.take().filter(|secrets| !secrets.is_empty());
-        let secrets = secrets.map(|secrets| Secrets::from_bytes(secrets.to_vec()));
-        let (kind, streams) = (connection.kind(), connection.streams());
-        let info = FrozenInfo { kind, streams, bytes: size, canary };
-        let (ran, proved) = (self.done.0.clone(), self.done.0.clone());
-        let taken = Box::new(move |result| {
-            let _ = ran.send(Done::Ran(offer, info, result));
-        });
-        let proved = canary.then(|| -> Reply<Result<(), String>> {
-            Box::new(move |result| {
-                let _ = proved.send(Done::Proved(offer, result));
-            })
-        });
-        self.running += 1;
-        let worker = self.shared.loads.idlest();
-        self.shared.loads.sent(worker);
-        self.shared.post(worker, ToWorker::TakeConnection { prepared: connection, secrets, taken, proved });
-    }
-
-    fn phase(&self, name: &'static str) {
-        let elapsed = self.now();
-        self.status.update(|summary| {
-            summary.phases.insert(name, elapsed);
-        });
-    }
-
-    fn report(&mut self, report: &Report) {
-        let peer = &self.peer.pod;
-        match report {
-            Report::CanaryProved => {
-                tracing::info!(%peer, "the successor has proved that it can run what it is given");
-                self.phase("canary");
-            }
-            Report::CanaryFailed(reason) => {
-                tracing::warn!(%peer, %reason, "a connection was not proved at the successor");
-            }
-            Report::GivenUp => {
-                tracing::error!(%peer, "no connection was proved at the successor: those that are left drain here");
-                self.role.cannot_give();
-            }
-            Report::NothingLeft => pause::at("done"),
         }
     }
 
@@ -624,39 +364,6 @@ impl Driver {
             let _ = done.send(work.await);
         });
     }
-}
-
-/// Freezes some connections of all workers, or just one of any: as a canary, or because it is too large to go with others.
-async fn wave(
-    shared: &Arc<Shared>,
-    canary: bool,
-    room: usize,
-    but: &Arc<BTreeSet<u64>>,
-) -> Vec<(FrozenConnection, Kept)> {
-    let workers = shared.workers.get().map_or(0, Vec::len);
-    let ask = |worker, most, descriptors| {
-        let (reply, given) = oneshot::channel();
-        let reply = Box::new(move |connections| {
-            let _ = reply.send(connections);
-        });
-        shared.post(worker, ToWorker::GiveConnections { most, descriptors, canary, but: but.clone(), reply });
-        given
-    };
-    let mut all = Vec::new();
-    if !canary {
-        let share = WAVE_DESCRIPTORS.min(room / workers.max(1));
-        let asked: Vec<_> = (0..workers).map(|worker| ask(worker, WAVE, share)).collect();
-        for given in asked {
-            all.extend(given.await.unwrap_or_default());
-        }
-    }
-    for worker in 0..workers {
-        if !all.is_empty() {
-            break;
-        }
-        all = ask(worker, 1, room).await.unwrap_or_default();
-    }
-    all
 }
 
 async fn sleep_ms(ms: Option<u64>) {

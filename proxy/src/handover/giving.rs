@@ -33,11 +33,12 @@ impl Giving {
         Self { room, ..Self::default() }
     }
 
-    /// Sends the state of these connections; returns their offers.
+    /// Sends the state of these connections, allowed at this change of the mesh; returns their offers.
     pub fn offer(
         &mut self,
         given: Vec<(FrozenConnection, Kept)>,
         canary: bool,
+        mesh: u64,
         outgoing: &mut Outgoing,
     ) -> Vec<Offer> {
         let mut offers = Vec::with_capacity(given.len());
@@ -48,7 +49,8 @@ impl Giving {
             self.room = self.room.saturating_sub(sockets.len());
             let borrowed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
             for (piece, range) in cut(&connection.record, &borrowed) {
-                let message = Message::State { offer, canary, frozen_at_ns: connection.frozen_at, piece };
+                let frozen_at_ns = connection.frozen_at;
+                let message = Message::State { offer, canary, mesh, frozen_at_ns, piece };
                 outgoing.push(message, Descriptors::Sockets(sockets.clone(), range));
             }
             self.frozen.insert(offer, Frozen { connection, sockets, kept });

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use drain::handover::limits;
 use drain::handover::message::{Hello, Message, Verdict};
+use xds::connect::RootCertificates;
 
 use super::line::Line;
+use super::mesh;
 
 /// The version of the protocol that this build speaks, and the oldest one that it still understands.
 pub const VERSION: u32 = 1;
@@ -18,6 +20,9 @@ pub struct Card {
     pub pod: String,
     /// What must be equal for connections to move.
     pub compatibility: BTreeMap<String, String>,
+    /// By whom the authority is known that signs certificates. Must be equal, too; read anew for each greeting, since a file of
+    /// them follows the cluster's.
+    pub roots: Option<RootCertificates>,
 }
 
 /// Why two processes have nothing to do with each other.
@@ -43,22 +48,38 @@ impl Card {
             wants_role,
             holds_role,
             room: u32::try_from(room).unwrap_or(u32::MAX),
-            compatibility: self.compatibility.clone(),
-            features: Vec::new(),
+            compatibility: self.facts(),
+            features: vec![mesh::FEATURE.to_owned()],
         }
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        let mut facts = self.compatibility.clone();
+        facts.extend(self.roots.as_ref().map(|roots| ("roots".to_owned(), fingerprint(roots))));
+        facts
     }
 
     /// What differs from the other's, if anything does: then no connection moves.
     pub fn differs(&self, other: &Hello) -> Option<String> {
-        let keys = self.compatibility.keys().chain(other.compatibility.keys());
-        let key =
-            keys.into_iter().find(|key| self.compatibility.get(*key) != other.compatibility.get(*key))?;
+        let (ours, theirs) = (self.facts(), &other.compatibility);
+        let key = ours.keys().chain(theirs.keys()).find(|key| ours.get(*key) != theirs.get(*key))?;
         let shown = |of: &BTreeMap<String, String>| of.get(key).cloned().unwrap_or_default();
-        Some(format!(
-            "another {key}: {:?} there, {:?} here",
-            shown(&other.compatibility),
-            shown(&self.compatibility)
-        ))
+        Some(format!("another {key}: {:?} there, {:?} here", shown(theirs), shown(&ours)))
+    }
+}
+
+/// Equal if and only if the certificates are.
+fn fingerprint(roots: &RootCertificates) -> String {
+    let digest = |pem: &[u8]| {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, pem.trim_ascii());
+        digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    };
+    match roots {
+        RootCertificates::System => "of the system".to_owned(),
+        RootCertificates::Pem(pem) => digest(pem.as_bytes()),
+        RootCertificates::File(path) => {
+            std::fs::read(path).map_or_else(|error| error.kind().to_string(), |pem| digest(&pem))
+        }
     }
 }
 

@@ -73,6 +73,11 @@ impl Outgoing {
         self.0.len() < before
     }
 
+    /// How many messages wait.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Nothing waits.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

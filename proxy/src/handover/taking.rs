@@ -17,7 +17,7 @@ pub struct Taking {
 }
 
 enum State {
-    Whole { frozen_at: u64, record: Payload, sockets: Vec<OwnedFd> },
+    Whole { mesh: u64, frozen_at: u64, record: Payload, sockets: Vec<OwnedFd> },
     Prepared { connection: Box<PreparedConnection>, size: usize },
 }
 
@@ -29,6 +29,7 @@ impl Taking {
     pub fn piece(
         &mut self,
         offer: Offer,
+        mesh: u64,
         frozen_at: u64,
         piece: Piece,
         descriptors: Vec<OwnedFd>,
@@ -36,8 +37,16 @@ impl Taking {
         let Some(Whole { bytes, descriptors }) = self.assembler.add(piece, descriptors)? else {
             return Ok(false);
         };
-        self.states.insert(offer, State::Whole { frozen_at, record: bytes, sockets: descriptors });
+        self.states.insert(offer, State::Whole { mesh, frozen_at, record: bytes, sockets: descriptors });
         Ok(true)
+    }
+
+    /// At which change of the mesh the connection was allowed.
+    pub fn mesh(&self, offer: Offer) -> u64 {
+        match self.states.get(&offer) {
+            Some(State::Whole { mesh, .. }) => *mesh,
+            Some(State::Prepared { .. }) | None => 0,
+        }
     }
 
     /// Looks whether the connection can run here.
@@ -46,7 +55,7 @@ impl Taking {
     /// Why not.
     pub fn check(&mut self, offer: Offer, shared: &Shared) -> Result<(), String> {
         match self.states.remove(&offer) {
-            Some(State::Whole { frozen_at, record, sockets }) => {
+            Some(State::Whole { frozen_at, record, sockets, .. }) => {
                 let now = shared.clock.now();
                 let connection = PreparedConnection::read(&record, sockets, frozen_at, &shared.pods, now)
                     .map_err(|error| error.to_string())?;

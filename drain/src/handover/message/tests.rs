@@ -47,8 +47,9 @@ fn one_of_each() -> Vec<Message> {
         Message::RoleRefused { epoch, reason: text() },
         Message::RoleCommit { epoch },
         Message::RoleAbort { epoch, reason: text() },
-        Message::RoleRunning,
-        Message::State { offer, canary: true, frozen_at_ns: 1 << 60, piece: piece() },
+        Message::Mesh(piece()),
+        Message::Counters(piece()),
+        Message::State { offer, canary: true, mesh: 7, frozen_at_ns: 1 << 60, piece: piece() },
         Message::Prepared { offer },
         Message::Refused { offer, reason: text(), again: true },
         Message::Commit { offer, secrets: payload() },
@@ -58,7 +59,6 @@ fn one_of_each() -> Vec<Message> {
         Message::NotProved { offer, reason: text() },
         Message::PodDeleted { uid: text() },
         Message::PodClosed { uid: text() },
-        Message::Note(payload()),
         Message::Done,
         Message::Goodbye { reason: text() },
         Message::Unknown,
@@ -135,9 +135,9 @@ fn secrets_show_nowhere() {
     let piece = Piece { part: 0, parts: 1, bytes: secrets.clone() };
     let messages = [
         Message::Commit { offer: 1, secrets: secrets.clone() },
-        Message::State { offer: 1, canary: false, frozen_at_ns: 0, piece: piece.clone() },
-        Message::RolePart { kind: 1, piece },
-        Message::Note(secrets.clone()),
+        Message::State { offer: 1, canary: false, mesh: 0, frozen_at_ns: 0, piece: piece.clone() },
+        Message::RolePart { kind: 1, piece: piece.clone() },
+        Message::Mesh(piece),
     ];
     for message in messages {
         for shown in [format!("{message:?}"), format!("{message:#?}")] {

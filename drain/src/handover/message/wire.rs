@@ -80,7 +80,7 @@ enum Body {
     #[prost(message, tag = "12")]
     RoleAbort(RoleBody),
     #[prost(message, tag = "13")]
-    RoleRunning(()),
+    Mesh(PieceBody),
     #[prost(message, tag = "14")]
     State(PieceBody),
     #[prost(message, tag = "15")]
@@ -102,7 +102,7 @@ enum Body {
     #[prost(string, tag = "23")]
     PodClosed(String),
     #[prost(message, tag = "24")]
-    Note(()),
+    Counters(PieceBody),
     #[prost(message, tag = "25")]
     Done(()),
     #[prost(string, tag = "26")]
@@ -153,7 +153,7 @@ enum VerdictKind {
     Busy(()),
 }
 
-/// A piece of a part of the role (`kind`) or of a connection's state (the other fields).
+/// A piece: of a part of the role (`kind`), of a connection's state (the other fields), or of something else.
 #[derive(Clone, PartialEq, prost::Message)]
 struct PieceBody {
     #[prost(uint32, tag = "1")]
@@ -168,6 +168,8 @@ struct PieceBody {
     canary: bool,
     #[prost(uint64, tag = "6")]
     frozen_at_ns: u64,
+    #[prost(uint64, tag = "7")]
+    mesh: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -215,11 +217,18 @@ fn body_of(message: &Message) -> (Option<Body>, &[u8]) {
         Message::RoleAbort { epoch, reason } => {
             Body::RoleAbort(RoleBody { reason: reason.clone(), ..role(*epoch) })
         }
-        Message::RoleRunning => Body::RoleRunning(()),
-        Message::State { offer, canary, frozen_at_ns, piece } => {
+        Message::Mesh(piece) => {
             payload = &piece.bytes;
-            let (canary, frozen_at_ns) = (*canary, *frozen_at_ns);
-            Body::State(PieceBody { offer: *offer, canary, frozen_at_ns, ..PieceBody::of(piece) })
+            Body::Mesh(PieceBody::of(piece))
+        }
+        Message::Counters(piece) => {
+            payload = &piece.bytes;
+            Body::Counters(PieceBody::of(piece))
+        }
+        Message::State { offer, canary, mesh, frozen_at_ns, piece } => {
+            payload = &piece.bytes;
+            let (offer, canary, mesh, frozen_at_ns) = (*offer, *canary, *mesh, *frozen_at_ns);
+            Body::State(PieceBody { offer, canary, mesh, frozen_at_ns, ..PieceBody::of(piece) })
         }
         Message::Prepared { offer: of } => Body::Prepared(offer(*of)),
         Message::Refused { offer: of, reason, again } => {
@@ -239,10 +248,6 @@ fn body_of(message: &Message) -> (Option<Body>, &[u8]) {
         }
         Message::PodDeleted { uid } => Body::PodDeleted(uid.clone()),
         Message::PodClosed { uid } => Body::PodClosed(uid.clone()),
-        Message::Note(note) => {
-            payload = note;
-            Body::Note(())
-        }
         Message::Done => Body::Done(()),
         Message::Goodbye { reason } => Body::Goodbye(reason.clone()),
         Message::Unknown => return (None, payload),
@@ -266,10 +271,12 @@ fn message_of(body: Body, payload: &[u8]) -> Result<Message, Malformed> {
         Body::RoleRefused(body) => Message::RoleRefused { epoch: body.epoch, reason: body.reason },
         Body::RoleCommit(body) => Message::RoleCommit { epoch: body.epoch },
         Body::RoleAbort(body) => Message::RoleAbort { epoch: body.epoch, reason: body.reason },
-        Body::RoleRunning(()) => Message::RoleRunning,
+        Body::Mesh(body) => Message::Mesh(body.piece(payload())?),
+        Body::Counters(body) => Message::Counters(body.piece(payload())?),
         Body::State(body) => Message::State {
             offer: body.offer,
             canary: body.canary,
+            mesh: body.mesh,
             frozen_at_ns: body.frozen_at_ns,
             piece: body.piece(payload())?,
         },
@@ -282,7 +289,6 @@ fn message_of(body: Body, payload: &[u8]) -> Result<Message, Malformed> {
         Body::NotProved(body) => Message::NotProved { offer: body.offer, reason: body.reason },
         Body::PodDeleted(uid) => Message::PodDeleted { uid },
         Body::PodClosed(uid) => Message::PodClosed { uid },
-        Body::Note(()) => Message::Note(payload()),
         Body::Done(()) => Message::Done,
         Body::Goodbye(reason) => Message::Goodbye { reason },
     })

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use super::*;
+use crate::handover::limits;
 
 type Connection = u32;
 
@@ -587,7 +588,7 @@ impl World {
                 (process.lock, process.proved, process.unproved) = (false, false, 0);
             }
             Action::CheckRole => {
-                let result = self.checked();
+                let result = self.checked().map_err(|_| UNREADABLE.to_owned());
                 assert_eq!(self.processes[index].parts, 2, "{}", self.failed("parts of another offer"));
                 self.happens(index, Event::RoleChecked(result));
             }
@@ -662,8 +663,12 @@ impl World {
         }
     }
 
-    fn checked(&mut self) -> Result<(), String> {
-        if self.one_of(self.faults.refuse) { Err(UNREADABLE.to_owned()) } else { Ok(()) }
+    fn checked(&mut self) -> Result<(), Refusal> {
+        match () {
+            () if self.one_of(self.faults.refuse) => Err(Refusal::Never(UNREADABLE.to_owned())),
+            () if self.one_of(self.faults.refuse) => Err(Refusal::NotYet("not yet".to_owned())),
+            () => Ok(()),
+        }
     }
 
     fn prove(&mut self, index: usize, offer: Offer) {

@@ -58,6 +58,8 @@ pub enum Say {
         offer: Offer,
         /// Why.
         reason: String,
+        /// It may be if it is offered again.
+        again: bool,
     },
     /// The connection is the receiver's from now on.
     Commit {
@@ -112,7 +114,7 @@ pub enum Event {
     /// [`Action::Commit`] was sent, or could not be.
     Committed(Offer, bool),
     /// What came of [`Action::Check`].
-    Checked(Offer, Result<(), String>),
+    Checked(Offer, Result<(), Refusal>),
     /// The peer of a canary has answered, or why not.
     Proof(Offer, Result<(), String>),
     /// The time that [`Session::timeout`](super::Session::timeout) told has come.
@@ -179,6 +181,15 @@ pub enum Took {
     Given,
     /// The other side is gone; the lock was free.
     Inherited,
+}
+
+/// Why a connection can't be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Neither now nor later.
+    Never(String),
+    /// But soon, perhaps.
+    NotYet(String),
 }
 
 /// Why a connection stays with its owner.
