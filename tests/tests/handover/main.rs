@@ -7,6 +7,7 @@ mod replacements;
 mod scene;
 mod shared;
 mod stories;
+mod warm;
 
 /// The proxy.
 const NODE: &str = env!("CARGO_BIN_EXE_node");

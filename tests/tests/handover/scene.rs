@@ -28,7 +28,7 @@ pub(crate) type Environment<'a> = &'a [(&'a str, &'a str)];
 pub(crate) struct Scene<'w> {
     /// The node of the clients, and that of the server.
     pub(crate) nodes: [DaemonSet<Dedicated>; 2],
-    _istiod: Istiod<'w>,
+    pub(crate) istiod: Istiod<'w>,
     world: &'w World,
     template: u32,
 }
@@ -64,7 +64,7 @@ impl<'w> Scene<'w> {
         };
         let mut nodes = [Host::Client, Host::Server].map(set);
         settle(&mut nodes);
-        Self { nodes, _istiod: istiod, world, template: 1 }
+        Self { nodes, istiod, world, template: 1 }
     }
 
     /// Connections from the clients' node to the server's, and to a peer outside of the mesh.
