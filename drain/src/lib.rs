@@ -5,8 +5,7 @@
 //!
 //! - [`Registry`]: which connections the process answers for, with what is known of each;
 //! - [`DrainMachine`] and [`deadline_ms`]: the phases of a drain and its deadline;
-//! - [`handover`]: everything that the process holds, given to a successor on the same machine;
-//! - [`passing`]: records with open sockets over a stream, for a single connection.
+//! - [`handover`]: everything that the process holds, given to a successor on the same machine.
 //!
 //! Promises:
 //!
@@ -27,7 +26,6 @@
 mod deadline;
 pub mod handover;
 pub mod machine;
-pub mod passing;
 pub mod registry;
 
 pub use deadline::deadline_ms;

@@ -8,13 +8,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::{Deserialize, Serialize};
 
 use crate::wait::PATIENCE;
@@ -114,7 +113,8 @@ impl Movers {
     /// # Panics
     /// It cannot be started.
     pub fn start(program: &Path, configs: [MoverConfig; 2]) -> Self {
-        let (one, other) = UnixStream::pair().expect("a socket pair");
+        let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .expect("a socket pair");
         let (send, lines) = mpsc::channel();
         let mut ends = [one, other].into_iter();
         let children = configs.map(|config| {
@@ -122,7 +122,7 @@ impl Movers {
             let argument = serde_json::to_string(&config).expect("plain data");
             let mut child = Command::new(program)
                 .arg(argument)
-                .stdin(Stdio::from(OwnedFd::from(end)))
+                .stdin(Stdio::from(end))
                 .stdout(Stdio::piped())
                 .spawn()
                 .expect("the mover starts");

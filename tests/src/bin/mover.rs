@@ -20,14 +20,16 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use drain::passing::{PassingError, Record, receive, send};
+use drain::handover::channel::{Channel, ReceiveError, Received, SendError};
+use drain::handover::message::{Assembler, Message, Whole, pieces};
 use hbone::Secrets;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tests::host::{Host, HostConfig};
 use tests::mover::{Fault, Move, MoverConfig, Report};
 use ztunnel::config::{Environment, LocationConfig, LogConfig, ProxyMode};
 use ztunnel::telemetry::log;
-use ztunnel::worker::{FrozenConnection, FrozenKind, Listening, Taken};
+use ztunnel::worker::{FrozenKind, Listening, Taken};
 
 fn main() -> ExitCode {
     match run() {
@@ -68,7 +70,8 @@ fn run() -> Result<(), Box<dyn Error>> {
     host.listen(Listening::Socks5, config.socks5)?;
     tell(&Report::Listening);
     let random = fastrand::Rng::with_seed(config.seed);
-    Mover { host, config, random, moves: 0 }.run()
+    let link = Link(Channel::new(io::stdin().as_fd().try_clone_to_owned()?)?);
+    Mover { host, link, config, random, moves: 0 }.run()
 }
 
 /// Tunnels come and go while they are moved.
@@ -76,6 +79,7 @@ const RELEASE: Duration = Duration::from_millis(300);
 
 struct Mover {
     host: Host,
+    link: Link,
     config: MoverConfig,
     random: fastrand::Rng,
     /// Those that count, of both processes.
@@ -96,14 +100,13 @@ impl Mover {
         }
         tell(&Report::Done);
         // What runs goes on until the other process, or the test, ends.
-        match receive(io::stdin()) {
-            Err(PassingError::Closed) => Ok(()),
+        match self.link.receive() {
+            Err(ReceiveError::Gone) => Ok(()),
             other => Err(format!("nothing more should come: {other:?}").into()),
         }
     }
 
     fn give(&mut self) -> Result<(), Box<dyn Error>> {
-        let socket = io::stdin();
         let begun = Instant::now();
         let (given, frozen) = self.host.give();
         let (connections, kept): (Vec<_>, Vec<_>) = given.into_iter().unzip();
@@ -115,37 +118,43 @@ impl Mover {
             pause: 0,
         };
         self.moves += u32::from(moved.counts());
-        let head = [u32::try_from(connections.len())?, self.moves].map(u32::to_be_bytes);
-        send(&socket, head.as_flattened(), &[])?;
-        for FrozenConnection { record, sockets, .. } in &connections {
-            let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
-            send(&socket, record, &sockets)?;
+        for (offer, connection) in (0..).zip(&connections) {
+            let sockets: Vec<BorrowedFd<'_>> = connection.sockets.iter().map(AsFd::as_fd).collect();
+            for (piece, sockets) in pieces(&connection.record, &sockets) {
+                let frozen_at_ns = connection.frozen_at;
+                let state = Message::State { offer, canary: false, mesh: 0, frozen_at_ns, piece };
+                self.link.send(&state, sockets)?;
+            }
         }
-        receive(&socket)?;
-        for connection in connections {
+        let parts = u32::try_from(connections.len())?;
+        self.link.send(&Message::RoleState { epoch: self.moves, parts }, &[])?;
+        self.link.receive()?;
+        for (offer, connection) in (0..).zip(connections) {
             // Our copies of its sockets and of its secrets go with this turn.
-            send(&socket, connection.secrets.as_ref().map_or(&[], |secrets| secrets.expose()), &[])?;
+            let secrets = connection.secrets.map_or_else(Vec::new, |secrets| secrets.expose().to_vec());
+            self.link.send(&Message::Commit { offer, secrets: secrets.into() }, &[])?;
         }
-        let running = receive(&socket)?.bytes;
-        moved.pause = u64::try_from(frozen.elapsed().as_micros())?;
-        for (kept, runs) in kept.into_iter().zip(running) {
-            if runs == RUNS {
+        for kept in kept {
+            if let Message::Running { .. } = self.link.receive()?.message {
                 kept.released();
             }
         }
+        moved.pause = u64::try_from(frozen.elapsed().as_micros())?;
         tell(&Report::Moved(moved));
         Ok(())
     }
 
     fn take(&mut self) -> Result<(), Box<dyn Error>> {
-        let socket = io::stdin();
-        let head = receive(&socket)?.bytes;
-        let [t0, t1, t2, t3, m0, m1, m2, m3] = head[..] else {
-            return Err("a head of another length".into());
+        let mut assembler = Assembler::new();
+        let mut records = Vec::new();
+        let moves = loop {
+            let Received { message, descriptors } = self.link.receive()?;
+            match message {
+                Message::State { piece, .. } => records.extend(assembler.add(piece, descriptors)?),
+                Message::RoleState { epoch, .. } => break epoch,
+                other => return Err(format!("another message was due: {other:?}").into()),
+            }
         };
-        let connections = u32::from_be_bytes([t0, t1, t2, t3]);
-        let moves = u32::from_be_bytes([m0, m1, m2, m3]);
-        let mut records = (0..connections).map(|_| receive(&socket)).collect::<Result<Vec<_>, _>>()?;
         let fault = self.config.fault.filter(|(at, _)| self.moves < *at && *at <= moves);
         let victim = (0..records.len()).max_by_key(|index| records[*index].descriptors.len());
         let vanishing = match (fault, victim) {
@@ -157,44 +166,73 @@ impl Mover {
             _ => None,
         };
         self.moves = moves;
-        let prepare = |record: Record| self.host.prepare(&record.bytes, record.descriptors);
+        let prepare = |record: Whole| self.host.prepare(&record.bytes, record.descriptors);
         let prepared: Vec<_> = records.into_iter().map(prepare).collect();
-        send(&socket, &[], &[])?;
+        self.link.send(&Message::RolePrepared { epoch: moves }, &[])?;
         let mut answers = Vec::with_capacity(prepared.len());
         for (index, prepared) in prepared.into_iter().enumerate() {
-            let secrets = Some(receive(&socket)?.bytes).filter(|secrets| !secrets.is_empty());
-            let secrets = secrets.map(Secrets::from_bytes);
+            let Message::Commit { secrets, .. } = self.link.receive()?.message else {
+                return Err("it should be committed".into());
+            };
+            let secrets = Some(secrets).filter(|secrets| !secrets.is_empty());
+            let secrets = secrets.map(|secrets| Secrets::from_bytes(secrets.to_vec()));
             answers.push(match prepared {
                 Err(error) => Err(error),
                 Ok(_) if vanishing == Some(index) => Ok(None),
                 Ok(prepared) => Ok(Some(self.host.take(prepared, secrets))),
             });
         }
-        let mut running = Vec::with_capacity(answers.len());
-        for answer in answers {
+        for (offer, answer) in (0..).zip(answers) {
             let taken = match answer {
                 Err(error) => Err(error),
                 Ok(None) => Ok(Taken::Ended),
                 Ok(Some(answer)) => answer.recv()?,
             };
-            running.push(match taken {
-                Ok(_) => RUNS,
+            let message = match taken {
+                Ok(_) => Message::Running { offer, pause_us: 0 },
                 Err(error) => {
-                    tell(&Report::Refused(error.to_string()));
-                    REFUSED
+                    let reason = error.to_string();
+                    tell(&Report::Refused(reason.clone()));
+                    Message::Refused { offer, reason, again: false }
                 }
-            });
+            };
+            self.link.send(&message, &[])?;
         }
-        send(&socket, &running, &[])?;
         Ok(())
     }
 }
 
-/// The taker's answer about one connection.
-const RUNS: u8 = 1;
-const REFUSED: u8 = 0;
+/// The socket between the two, whose ends wait for each other.
+struct Link(Channel);
 
-fn spoil(record: &mut Record, fault: Fault) {
+impl Link {
+    fn send(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> Result<(), Box<dyn Error>> {
+        loop {
+            match self.0.send(message, descriptors) {
+                Ok(()) => return Ok(()),
+                Err(SendError::NotReady) => self.wait(PollFlags::OUT)?,
+                // Until the other side has taken some.
+                Err(SendError::TooManyInFlight) => thread::sleep(Duration::from_millis(1)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn receive(&self) -> Result<Received, ReceiveError> {
+        loop {
+            match self.0.receive() {
+                Err(ReceiveError::NotReady) => self.wait(PollFlags::IN).map_err(ReceiveError::Socket)?,
+                other => return other,
+            }
+        }
+    }
+
+    fn wait(&self, direction: PollFlags) -> rustix::io::Result<()> {
+        poll(&mut [PollFd::new(&self.0, direction)], None).map(drop)
+    }
+}
+
+fn spoil(record: &mut Whole, fault: Fault) {
     match fault {
         Fault::Vanishes => {}
         Fault::FlippedBit => {
@@ -202,7 +240,10 @@ fn spoil(record: &mut Record, fault: Fault) {
             record.bytes[state.expect("a record holds a connection") + 50] ^= 4;
         }
         Fault::LostSocket => drop(record.descriptors.pop()),
-        Fault::CutRecord => record.bytes.truncate(record.bytes.len() / 2),
+        Fault::CutRecord => {
+            let half = record.bytes.len() / 2;
+            record.bytes.truncate(half);
+        }
     }
 }
 
