@@ -162,7 +162,10 @@ pub enum Message {
         /// The pod's uid.
         uid: String,
     },
-    /// The sender owns no connection any more.
+    /// A piece of the list of tunnels that the sender will offer soon: a hint, by which the receiver need not dial others. The
+    /// daemon knows what is in it.
+    Coming(Piece),
+    /// The sender has nothing left that it could give: who waits for what it said to be [coming](Self::Coming) waits in vain.
     Done,
     /// The sender ends the session.
     Goodbye {

@@ -131,6 +131,11 @@ impl Session {
             && !matches!(self.giving, Giving::Nothing | Giving::GivenUp)
     }
 
+    /// Whether connections follow the role as soon as one of them is proved: nothing is waited for in between.
+    pub fn gives_at_once(&self) -> bool {
+        self.terminating || self.bake_ms == 0
+    }
+
     /// Whether this side has said *prepared* and has not heard what came of it: what it promised to take may be its own
     /// already. Such a process must not end.
     pub fn has_promised(&self) -> bool {

@@ -59,6 +59,7 @@ fn one_of_each() -> Vec<Message> {
         Message::NotProved { offer, reason: text() },
         Message::PodDeleted { uid: text() },
         Message::PodClosed { uid: text() },
+        Message::Coming(piece()),
         Message::Done,
         Message::Goodbye { reason: text() },
         Message::Unknown,
@@ -88,7 +89,12 @@ fn no_bytes_at_all_make_it_panic() {
             let at = random.usize(..packet.len());
             packet[at] = random.u8(..);
         }
-        if let Ok((Message::State { piece, .. } | Message::RolePart { piece, .. }, _)) = decode(&packet) {
+        if let Ok((message, _)) = decode(&packet)
+            && let Message::State { piece, .. }
+            | Message::RolePart { piece, .. }
+            | Message::Coming(piece)
+            | Message::Mesh(piece) = message
+        {
             assert!(piece.part < piece.parts);
         }
         let noise: Vec<u8> = (0..random.usize(..40)).map(|_| random.u8(..)).collect();

@@ -50,7 +50,7 @@ struct Envelope {
     descriptors: u32,
     #[prost(
         oneof = "Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
     )]
     body: Option<Body>,
 }
@@ -107,6 +107,8 @@ enum Body {
     Done(()),
     #[prost(string, tag = "26")]
     Goodbye(String),
+    #[prost(message, tag = "27")]
+    Coming(PieceBody),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -248,6 +250,10 @@ fn body_of(message: &Message) -> (Option<Body>, &[u8]) {
         }
         Message::PodDeleted { uid } => Body::PodDeleted(uid.clone()),
         Message::PodClosed { uid } => Body::PodClosed(uid.clone()),
+        Message::Coming(piece) => {
+            payload = &piece.bytes;
+            Body::Coming(PieceBody::of(piece))
+        }
         Message::Done => Body::Done(()),
         Message::Goodbye { reason } => Body::Goodbye(reason.clone()),
         Message::Unknown => return (None, payload),
@@ -289,6 +295,7 @@ fn message_of(body: Body, payload: &[u8]) -> Result<Message, Malformed> {
         Body::NotProved(body) => Message::NotProved { offer: body.offer, reason: body.reason },
         Body::PodDeleted(uid) => Message::PodDeleted { uid },
         Body::PodClosed(uid) => Message::PodClosed { uid },
+        Body::Coming(body) => Message::Coming(body.piece(payload())?),
         Body::Done(()) => Message::Done,
         Body::Goodbye(reason) => Message::Goodbye { reason },
     })
