@@ -8,10 +8,12 @@
 //! | `line` | the socket, as something that can be waited for |
 //! | `outgoing` | what waits to be sent; a commit is ours until the kernel has it |
 //! | `giving`, `taking` | connections on their way out and in |
+//! | `coming` | tunnels that are named before they come |
 //! | `parts`, `role` | what the role is made of, and what a session asks of the process |
 //! | `pause` | a test switch: a process that stops itself at a step |
 //! | `status` | what operators are told |
 
+pub mod coming;
 pub mod driver;
 pub mod giving;
 pub mod greeting;

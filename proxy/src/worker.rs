@@ -17,6 +17,7 @@
 mod accept;
 #[cfg(test)]
 mod bench;
+mod coming;
 mod connecting;
 mod core;
 mod dial;
@@ -47,6 +48,7 @@ use mio::{Events, Poll, Token};
 use slab::Slab;
 
 use self::accept::Listener;
+use self::coming::Coming;
 use self::core::{Core, Job, Source};
 use self::dial::{Dial, Dialled};
 use self::end::{End, is_reset};
@@ -65,6 +67,7 @@ pub use self::frozen::{FrozenConnection, FrozenKind, Given, Kept, MoveError};
 pub use self::listeners::ListenerCopy;
 pub use self::mailbox::{Handle, Mailbox, Message, Reply};
 pub use self::moving::Movable;
+pub use self::tunnel::moving::record::ClientRecord;
 pub use self::user::Listening;
 
 /// The token of the mailbox's waker.
@@ -95,6 +98,7 @@ pub struct Worker {
     pool: Pool,
     effects: Vec<Effect>,
     recheck: Recheck,
+    coming: Coming,
     /// The test switch: every connection moves on at this interval, ms.
     move_interval: Option<u64>,
     next_move: u64,
@@ -138,6 +142,7 @@ impl Worker {
             pool: Pool::default(),
             effects: Vec::new(),
             recheck,
+            coming: Coming::default(),
             move_interval,
             next_move: 0,
             running: true,
@@ -256,6 +261,7 @@ impl Worker {
             }
             Some(Job::Pair(key)) => drop(self.pairs.try_remove(key)),
             Some(Job::Recheck) => self.go_on_rechecking(),
+            Some(Job::Coming) => self.arm_coming(),
             Some(Job::Listener(_)) | None => {}
         }
     }
@@ -320,6 +326,7 @@ impl Worker {
                     self.fail_tunnel(key, &failure);
                 }
             }
+            Job::Coming => self.coming_timeout(),
             Job::Pair(_) | Job::Recheck => {}
         }
     }
@@ -332,6 +339,8 @@ impl Worker {
             Job::Tunnel(key) => self.drive_tunnel(key),
             Job::Pair(key) => self.drive_pair(key),
             Job::Recheck => self.drive_recheck(),
+            // It is a timer only.
+            Job::Coming => {}
         }
     }
 
@@ -440,6 +449,7 @@ impl Worker {
                 let arrival = Arrival::new(prepared.frozen_at, taken, proved);
                 self.take_connection(*prepared, secrets, arrival);
             }
+            Message::NothingComes => self.nothing_comes(),
             Message::TakeBack(frozen, kept) => {
                 self.run_again(*frozen, kept);
             }

@@ -55,15 +55,20 @@ impl Hosting {
         namespace: Arc<Namespace>,
         listeners: Listeners,
     ) -> Arc<Pod> {
+        let pod = self.add(Pod::new(uid, workload, namespace, listeners.transparent));
+        self.listen(&pod, listeners);
+        pod
+    }
+
+    fn add(&self, pod: Pod) -> Arc<Pod> {
         let shared = &self.shared;
-        let pod = Arc::new(Pod::new(uid, workload, namespace, listeners.transparent));
+        let pod = Arc::new(pod);
         shared.pods.insert(pod.clone());
         if let Some(demand) = &shared.demand {
             // Its resource is needed before anybody asks for it.
             let WorkloadName { namespace, name, .. } = pod.workload();
             demand(&format!("{}//Pod/{namespace}/{name}", shared.location.cluster));
         }
-        self.listen(&pod, listeners);
         pod
     }
 
@@ -103,17 +108,18 @@ impl Hosting {
         Ok(())
     }
 
-    /// Serves a pod that another process has served, at the listeners that it gave. If the pod is known here its connections
-    /// stay where they are.
+    /// The pod of another process, which is to be served here. If it is known here it is the same, with its connections.
+    pub(super) fn meet(&self, part: &PodPart) -> Arc<Pod> {
+        self.shared.pods.find(&part.uid, part.namespace.id()).unwrap_or_else(|| {
+            let (uid, workload, namespace) =
+                (part.uid.clone(), part.workload.clone(), part.namespace.clone());
+            self.add(Pod::new(uid, workload, namespace, part.transparent))
+        })
+    }
+
+    /// Serves a pod that another process has served, at the listeners that it gave.
     pub(super) fn serve_part(&self, part: PodPart) {
-        match self.shared.pods.find(&part.uid, part.namespace.id()) {
-            Some(pod) => self.listen(&pod, part.into()),
-            None => {
-                let (uid, workload, namespace) =
-                    (part.uid.clone(), part.workload.clone(), part.namespace.clone());
-                self.serve(uid, workload, namespace, part.into());
-            }
-        }
+        self.listen(&self.meet(&part), part.into());
     }
 
     /// Accepts at copies of these sockets, if the pod is still here.

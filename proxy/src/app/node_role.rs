@@ -322,6 +322,14 @@ impl Role for NodeRole {
         Ok(())
     }
 
+    fn meet(&self, parts: &[Part]) {
+        for part in parts {
+            if let Part::Pod(pod) = part {
+                self.hosting.meet(pod);
+            }
+        }
+    }
+
     fn take(&self, took: Took, parts: Vec<Part>, seat: Vec<OwnedFd>) {
         if took == Took::Given {
             let mut seat = seat.into_iter();

@@ -21,6 +21,7 @@ use drain::handover::message::{Assembler, Hello, Message, Payload};
 use drain::handover::session::{Action, Event, Offer, Session, Start, Took};
 use tokio::sync::{mpsc, oneshot};
 
+use super::coming::Coming;
 use super::giving::Giving;
 use super::line::Line;
 use super::mesh::{LocalMesh, MeshExchange, Part as MeshPart};
@@ -105,6 +106,7 @@ pub struct Driver {
     outgoing: Outgoing,
     giving: Giving,
     taking: Taking,
+    coming: Coming,
     parts: Vec<Part>,
     /// Why the parts that came can't be used.
     bad_part: Option<String>,
@@ -156,6 +158,7 @@ impl Driver {
             outgoing: Outgoing::default(),
             giving: Giving::new(hello.room as usize),
             taking: Taking::default(),
+            coming: Coming::default(),
             parts: Vec::new(),
             bad_part: None,
             part_pieces: Assembler::new(),
@@ -272,6 +275,19 @@ impl Driver {
         self.outgoing.push(message, Descriptors::None);
     }
 
+    /// Names the tunnels that will follow, once.
+    fn announce(&mut self) {
+        for message in self.coming.announce(&self.shared.directory) {
+            self.say(message);
+        }
+    }
+
+    fn announce_nothing(&mut self) {
+        if let Some(message) = self.coming.nothing_left() {
+            self.say(message);
+        }
+    }
+
     fn tell_room(&mut self) {
         let descriptors = u32::try_from(self.shared.descriptors_left()).unwrap_or(u32::MAX);
         self.say(Message::Room { descriptors });
@@ -345,6 +361,7 @@ impl Driver {
             self.happened(Event::RoleCommitted(false));
             self.happened(Event::PeerGone);
             self.mesh.over();
+            self.coming.nothing_comes(&self.shared);
             for (_, waiting) in self.waiting.drain(..) {
                 let _ = waiting.send(());
             }

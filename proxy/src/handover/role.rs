@@ -41,6 +41,9 @@ pub trait Role: Send + Sync + 'static {
     /// Why not.
     fn check(&self, parts: &[Part]) -> Result<(), String>;
 
+    /// The pods of these parts are known here from now on. Nothing is accepted for them yet.
+    fn meet(&self, parts: &[Part]);
+
     /// This process has the role: it accepts. Parts and seat are empty if they were not given.
     fn take(&self, took: Took, parts: Vec<Part>, seat: Vec<OwnedFd>);
 

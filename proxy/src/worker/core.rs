@@ -40,6 +40,8 @@ pub(super) enum Job {
     Pair(usize),
     /// Judge live connections again.
     Recheck,
+    /// Give up waiting for tunnels that come from another process.
+    Coming,
 }
 
 /// Whose a registered socket is.

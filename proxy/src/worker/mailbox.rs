@@ -55,6 +55,8 @@ pub enum Message {
         /// no tunnel has nothing to prove.
         proved: Option<Reply<Result<(), String>>>,
     },
+    /// No tunnel comes from another process any more: who waits for one gets one dialled.
+    NothingComes,
     /// Run this connection again: it was frozen in this process, and nobody else has got it.
     TakeBack(Box<FrozenConnection>, Kept),
     /// Say what could be given away now, and what not.

@@ -44,17 +44,17 @@ impl Worker {
         let workers = self.core.shared.workers.get().map_or(1, Vec::len);
         let next = (self.core.id + 1) % workers;
         for place in self.movable() {
-            if !self.awaits_dial(place.job) {
+            if !self.awaits_tunnel(place.job) {
                 self.send(place.job, next);
             }
         }
     }
 
-    /// A tunnel is being dialled here for this user: at another worker it would only come back for it.
-    fn awaits_dial(&self, job: Job) -> bool {
+    /// A tunnel is being dialled here for this user, or comes here: at another worker it would only come back for it.
+    fn awaits_tunnel(&self, job: Job) -> bool {
         let Job::User(key) = job else { return false };
         match self.users.get(key).map(|user| &user.stage) {
-            Some(Stage::AwaitTunnel { key, .. }) => self.pool.dials(key),
+            Some(Stage::AwaitTunnel { key, .. }) => self.pool.awaits(key),
             _ => false,
         }
     }
@@ -114,7 +114,7 @@ impl Worker {
             Job::Tunnel(key) => self.tunnels.get(key)?.leg.cookie(),
             Job::Pair(key) => self.pairs.get(key)?.first().cookie(),
             Job::User(key) => self.users.get(key)?.leg.cookie(),
-            Job::Dial(_) | Job::Listener(_) | Job::Recheck => None,
+            Job::Dial(_) | Job::Listener(_) | Job::Recheck | Job::Coming => None,
         }
     }
 
@@ -150,7 +150,7 @@ impl Worker {
                 let (frozen, kept) = self.pairs.try_remove(key)?.freeze(&mut self.core);
                 Some((frozen, kept, None))
             }
-            Job::Listener(_) | Job::Recheck => None,
+            Job::Listener(_) | Job::Recheck | Job::Coming => None,
         }
     }
 
@@ -250,7 +250,9 @@ impl Worker {
         }
         slot.insert(tunnel);
         if let Some(pool_key) = pool_key {
-            self.pool.entry(&pool_key).tunnels.push(key);
+            let entry = self.pool.entry(&pool_key);
+            entry.tunnels.push(key);
+            entry.comes = false;
             self.core.shared.directory.enter(&pool_key, self.core.id);
             self.serve(&pool_key);
         }

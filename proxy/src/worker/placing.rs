@@ -14,7 +14,7 @@ use super::user::{Origin, Stage};
 use super::{Message, Worker};
 use crate::inbound::TunnelPeer;
 use crate::pod::Pod;
-use crate::pool::PoolKey;
+use crate::pool::{Placed, PoolKey};
 use crate::socket;
 use crate::telemetry::{ConnectionFacts, Direction, Failure, Observation, Party, TunnelRole};
 
@@ -91,11 +91,15 @@ impl Worker {
         };
         let pool_key = pool_key.clone();
         let shared = &self.core.shared;
-        let worker = shared.directory.place(&pool_key, &shared.loads);
+        let Placed { worker, comes } = shared.directory.place(&pool_key, &shared.loads);
         if worker != self.core.id && hops < HOPS {
             return self.send_user(key, worker, hops + 1);
         }
-        shared.directory.enter(&pool_key, self.core.id);
+        if comes && worker == self.core.id {
+            self.await_coming(&pool_key);
+        } else {
+            shared.directory.enter(&pool_key, self.core.id);
+        }
         self.pool.entry(&pool_key).waiting.push_back(key);
         self.serve(&pool_key);
     }
@@ -118,7 +122,7 @@ impl Worker {
         }
     }
 
-    /// Gives waiting users the room that there is, and dials more tunnels for those that are left over.
+    /// Gives waiting users the room that there is, and dials more tunnels for those that are left over, unless one comes.
     pub(super) fn serve(&mut self, pool_key: &PoolKey) {
         loop {
             let entry = self.pool.entry(pool_key);
@@ -135,7 +139,8 @@ impl Worker {
         }
         let limits = self.core.shared.pool;
         let entry = self.pool.entry(pool_key);
-        let wanted = entry.waiting.len().div_ceil(limits.max_streams.max(1) as usize);
+        let waiting = if entry.comes { 0 } else { entry.waiting.len() };
+        let wanted = waiting.div_ceil(limits.max_streams.max(1) as usize);
         let allowed = limits.max_tunnels_per_peer.saturating_sub(entry.tunnels.len());
         let missing = wanted.min(allowed).saturating_sub(entry.dials.len());
         for _ in 0..missing {

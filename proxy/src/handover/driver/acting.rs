@@ -45,6 +45,7 @@ impl Driver {
             Action::KeepRole { reason } => {
                 tracing::warn!(peer = %self.peer.pod, %reason, "the role stays here");
                 self.outgoing.withdraw(Commits::Role);
+                self.coming.withdraw();
                 self.beside(async move {
                     role.keep().await;
                     Done::Kept
@@ -54,6 +55,7 @@ impl Driver {
                 tracing::info!(peer = %self.peer.pod, "the successor accepts from now on");
                 self.phase("role");
                 self.status.standing(Standing::Standby);
+                self.coming.nothing_comes(&self.shared);
                 self.role.given();
                 let counters = self.shared.telemetry.leave_counters();
                 for (piece, _) in cut(counters.as_bytes(), &[]) {
@@ -75,12 +77,17 @@ impl Driver {
                 let (parts, seat) = (std::mem::take(&mut self.parts), std::mem::take(&mut self.seat));
                 self.status.standing(Standing::Owner);
                 self.phase("role");
+                self.coming.withdraw();
+                self.role.meet(&parts);
+                // Before the first of them can be wanted.
+                self.coming.expect(&self.shared);
                 self.role.take(took, parts, seat);
             }
             Action::DropRole => {
                 self.parts.clear();
                 self.parts_skipped = 0;
                 self.bad_part = None;
+                self.coming.nothing_comes(&self.shared);
             }
             Action::TryLock => {
                 let ours = self.role.try_lock();
@@ -88,6 +95,9 @@ impl Driver {
             }
             Action::GiveWave { canary } => {
                 self.canary = canary;
+                if !canary {
+                    self.announce();
+                }
                 let (shared, room, stay) = (self.shared.clone(), self.giving.room, self.stay.clone());
                 self.beside(async move { Done::Wave(wave(&shared, canary, room, &stay).await) });
             }
@@ -165,7 +175,8 @@ impl Driver {
             })
         });
         self.running += 1;
-        let worker = self.shared.loads.idlest();
+        let expected = connection.pool_key().and_then(|key| self.shared.directory.expected(key));
+        let worker = expected.unwrap_or_else(|| self.shared.loads.idlest());
         self.shared.loads.sent(worker);
         self.shared.post(worker, ToWorker::TakeConnection { prepared: connection, secrets, taken, proved });
     }
@@ -190,8 +201,12 @@ impl Driver {
             Report::GivenUp => {
                 tracing::error!(%peer, "no connection was proved at the successor: those that are left drain here");
                 self.role.cannot_give();
+                self.announce_nothing();
             }
-            Report::NothingLeft => pause::at("done"),
+            Report::NothingLeft => {
+                self.announce_nothing();
+                pause::at("done");
+            }
         }
     }
 }

@@ -23,6 +23,9 @@ impl Driver {
                         self.outgoing.push(message, Descriptors::Part(part.clone(), range));
                     }
                 }
+                if self.session.gives_at_once() {
+                    self.announce();
+                }
                 self.happened(Event::RoleOffered(Ok(())));
             }
             Done::Offered(Err(reason)) => self.happened(Event::RoleOffered(Err(reason))),

@@ -85,6 +85,8 @@ impl Driver {
                     let _ = waiting.send(());
                 }
             }
+            Message::Coming(piece) => self.coming.heard(piece, &self.shared),
+            Message::Done => self.coming.nothing_comes(&self.shared),
             Message::Goodbye { reason } => {
                 tracing::info!(peer = %self.peer.pod, %reason, "the other side says goodbye");
             }

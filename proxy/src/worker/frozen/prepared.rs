@@ -9,6 +9,7 @@ use hbone::{Secrets, Time};
 use super::record::{self, Body};
 use super::{FrozenConnection, FrozenKind, MoveError};
 use crate::pod::{Pod, Pods};
+use crate::pool::PoolKey;
 use crate::socket;
 use crate::worker::dial::moving::PreparedKnock;
 use crate::worker::pair::moving::PreparedPair;
@@ -77,6 +78,14 @@ impl PreparedConnection {
         match &self.content {
             Content::Tunnel(_, tunnel) => tunnel.streams(),
             Content::Other(_) => 0,
+        }
+    }
+
+    /// Who may use a tunnel that we dialled; none of others.
+    pub fn pool_key(&self) -> Option<&PoolKey> {
+        match &self.content {
+            Content::Tunnel(_, tunnel) => tunnel.key(),
+            Content::Other(_) => None,
         }
     }
 

@@ -8,6 +8,7 @@ use hbone::{Connection, StreamId, Time};
 use super::{Role, Tunnel};
 use crate::clock::monotonic_ns;
 use crate::inbound::TunnelPeer;
+use crate::pool::PoolKey;
 use crate::telemetry::ConnectionFacts;
 use crate::worker::core::{Core, Source};
 use crate::worker::frozen::facts::PreparedObservation;
@@ -35,6 +36,14 @@ struct PreparedStream {
 impl PreparedTunnel {
     pub(in crate::worker) fn streams(&self) -> usize {
         self.streams.len()
+    }
+
+    /// In which pool it is, if we dialled it.
+    pub(in crate::worker) fn key(&self) -> Option<&PoolKey> {
+        match &self.role {
+            Role::Client { key, .. } => Some(key),
+            Role::Server => None,
+        }
     }
 }
 

@@ -42,8 +42,9 @@ pub(in crate::worker) struct TunnelRecord {
     local_identity: String,
 }
 
+/// Whom a tunnel that we dialled goes to, and who may use it: a [`PoolKey`] without its pod.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::worker) struct ClientRecord {
+pub struct ClientRecord {
     #[prost(string, tag = "1")]
     source: String,
     #[prost(string, optional, tag = "2")]
@@ -223,7 +224,8 @@ impl TunnelRecord {
 }
 
 impl ClientRecord {
-    pub(in crate::worker) fn of(key: &PoolKey, idle: u64) -> Self {
+    /// Of a tunnel that nobody has used for `idle` ms.
+    pub fn of(key: &PoolKey, idle: u64) -> Self {
         Self {
             source: key.source.to_string(),
             source_address: key.source_address.map(|address| address.to_string()),
@@ -233,7 +235,11 @@ impl ClientRecord {
         }
     }
 
-    pub(in crate::worker) fn key(&self, pod: &Arc<Pod>) -> Result<PoolKey, MoveError> {
+    /// The key, for this pod.
+    ///
+    /// # Errors
+    /// [`MoveError::Record`], if it isn't one.
+    pub fn key(&self, pod: &Arc<Pod>) -> Result<PoolKey, MoveError> {
         let ip = |text: &String| text.parse::<IpAddr>().map_err(|_| MoveError::Record("an IP address"));
         Ok(PoolKey {
             pod: pod.clone(),

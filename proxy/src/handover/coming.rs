@@ -1,0 +1,151 @@
+//! Tunnels that come soon: the giver names them before it gives any, so that nobody dials a second one to the same peer.
+//!
+//! It is a hint. Who waits for what doesn't come has one dialled after [`COMING_MS`](crate::pool::COMING_MS), or as soon as it is
+//! known that nothing more comes.
+//!
+//! ```text
+//!   what we announced:  Nothing ──► Everything ──► Over
+//!                          ▲           │            │
+//!                          ╰───────────┴────────────╯ the role stays here, or has come back
+//! ```
+
+use std::sync::Arc;
+
+use drain::handover::message::{Assembler, Message, Piece};
+use prost::Message as _;
+
+use super::outgoing::cut;
+use crate::namespace::NamespaceId;
+use crate::pod::Pod;
+use crate::pool::{Directory, PoolKey};
+use crate::shared::Shared;
+use crate::worker::{ClientRecord, Message as ToWorker};
+
+/// What was announced on either side of one session.
+#[derive(Default)]
+pub struct Coming {
+    announced: Announced,
+    pieces: Assembler,
+    /// Announced to us, for pods that aren't served here yet.
+    early: Vec<TunnelRecord>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Announced {
+    #[default]
+    Nothing,
+    Everything,
+    Over,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ListRecord {
+    #[prost(message, repeated, tag = "1")]
+    tunnels: Vec<TunnelRecord>,
+}
+
+/// A key of a pool.
+#[derive(Clone, PartialEq, prost::Message)]
+struct TunnelRecord {
+    #[prost(string, tag = "1")]
+    pod: String,
+    #[prost(uint64, tag = "2")]
+    namespace_device: u64,
+    #[prost(uint64, tag = "3")]
+    namespace_inode: u64,
+    #[prost(message, optional, tag = "4")]
+    to: Option<ClientRecord>,
+}
+
+impl Coming {
+    /// What to say before tunnels are given: all that are held or dialled here. Nothing if that was said.
+    pub fn announce(&mut self, directory: &Directory) -> Vec<Message> {
+        if self.announced != Announced::Nothing {
+            return Vec::new();
+        }
+        self.announced = Announced::Everything;
+        let tunnels: Vec<_> = directory.keys().iter().map(TunnelRecord::of).collect();
+        if tunnels.is_empty() {
+            return Vec::new();
+        }
+        tracing::debug!(tunnels = tunnels.len(), "tunnels that will move are announced");
+        let bytes = ListRecord { tunnels }.encode_to_vec();
+        cut(&bytes, &[]).into_iter().map(|(piece, _)| Message::Coming(piece)).collect()
+    }
+
+    /// What to say when nothing is left to give, or nothing can be given.
+    pub fn nothing_left(&mut self) -> Option<Message> {
+        let announced = self.announced == Announced::Everything;
+        announced.then(|| {
+            self.announced = Announced::Over;
+            Message::Done
+        })
+    }
+
+    /// The role stays here, or has come back: what was announced doesn't go.
+    pub fn withdraw(&mut self) {
+        self.announced = Announced::Nothing;
+    }
+
+    /// The other side has announced something.
+    pub fn heard(&mut self, piece: Piece, shared: &Shared) {
+        match self.pieces.add(piece, Vec::new()) {
+            Ok(None) => {}
+            Ok(Some(whole)) => match ListRecord::decode(&whole.bytes[..]) {
+                Ok(list) => {
+                    self.early.extend(list.tunnels);
+                    self.expect(shared);
+                }
+                Err(error) => tracing::debug!(%error, "what comes can't be read"),
+            },
+            Err(error) => tracing::debug!(%error, "what comes can't be read"),
+        }
+    }
+
+    /// Has the announced tunnels of all pods that are served here expected, each by a worker.
+    pub fn expect(&mut self, shared: &Shared) {
+        let workers = shared.workers.get().map_or(1, |workers| workers.len().max(1));
+        let mut worker = shared.loads.idlest();
+        self.early.retain(|tunnel| {
+            let Some(pod) = tunnel.pod(shared) else { return true };
+            match tunnel.key(&pod) {
+                Some(key) => {
+                    shared.directory.expect(key, worker);
+                    worker = (worker + 1) % workers;
+                }
+                None => tracing::debug!(pod = %pod.workload(), "what comes to a pod can't be read"),
+            }
+            false
+        });
+    }
+
+    /// Nothing that the other side has announced comes any more: who waits for it waits no longer.
+    pub fn nothing_comes(&mut self, shared: &Shared) {
+        self.early.clear();
+        shared.directory.expect_nothing();
+        for worker in 0..shared.workers.get().map_or(0, Vec::len) {
+            shared.post(worker, ToWorker::NothingComes);
+        }
+    }
+}
+
+impl TunnelRecord {
+    fn of(key: &PoolKey) -> Self {
+        let namespace = key.pod.namespace_id();
+        Self {
+            pod: key.pod.uid().to_string(),
+            namespace_device: namespace.device,
+            namespace_inode: namespace.inode,
+            to: Some(ClientRecord::of(key, 0)),
+        }
+    }
+
+    fn pod(&self, shared: &Shared) -> Option<Arc<Pod>> {
+        let namespace = NamespaceId { device: self.namespace_device, inode: self.namespace_inode };
+        shared.pods.find(&self.pod, namespace)
+    }
+
+    fn key(&self, pod: &Arc<Pod>) -> Option<PoolKey> {
+        self.to.as_ref()?.key(pod).ok()
+    }
+}
