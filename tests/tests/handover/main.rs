@@ -1,6 +1,7 @@
 //! Proxies are replaced under load, by the rules of Kubernetes.
 
 mod awkward;
+mod coming;
 mod control;
 mod matrix;
 mod replacements;
