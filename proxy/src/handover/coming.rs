@@ -149,3 +149,73 @@ impl TunnelRecord {
         self.to.as_ref()?.key(pod).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::Namespace;
+    use crate::pod::WorkloadName;
+
+    fn pod() -> Arc<Pod> {
+        let name = || Arc::from("web");
+        let workload = WorkloadName { namespace: name(), name: name(), service_account: name() };
+        Arc::new(Pod::new("uid-1", workload, Arc::new(Namespace::current().unwrap()), false))
+    }
+
+    fn key(pod: &Arc<Pod>, port: u16) -> PoolKey {
+        PoolKey {
+            pod: pod.clone(),
+            source: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
+            source_address: Some([192, 0, 2, 1].into()),
+            address: ([192, 0, 2, 2], port).into(),
+            expected: Arc::new(["spiffe://cluster.local/ns/shop/sa/db".parse().unwrap()]),
+        }
+    }
+
+    /// The keys that are announced, as the other side reads them for its own pod.
+    fn read(messages: Vec<Message>, pod: &Arc<Pod>) -> Vec<PoolKey> {
+        let mut pieces = Assembler::new();
+        let mut whole = None;
+        for message in messages {
+            let Message::Coming(piece) = message else { panic!("{message:?}") };
+            assert!(whole.is_none(), "a piece too many");
+            whole = pieces.add(piece, Vec::new()).unwrap();
+        }
+        let list = ListRecord::decode(&whole.unwrap().bytes[..]).unwrap();
+        let named = |tunnel: &TunnelRecord| {
+            assert_eq!(tunnel.pod, "uid-1");
+            assert_eq!(tunnel.namespace_inode, pod.namespace_id().inode);
+            tunnel.key(pod).unwrap()
+        };
+        list.tunnels.iter().map(named).collect()
+    }
+
+    #[test]
+    fn all_that_is_held_is_announced_in_as_many_pieces_as_it_takes() {
+        let (ours, theirs) = (pod(), pod());
+        let directory = Directory::new();
+        for port in 1..=2_000 {
+            directory.enter(&key(&ours, port), 0);
+        }
+        directory.expect(key(&ours, 2_001), 0);
+        let messages = Coming::default().announce(&directory);
+        assert!(messages.len() > 1);
+        let mut read = read(messages, &theirs);
+        read.sort();
+        assert!(read == (1..=2_000).map(|port| key(&theirs, port)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn it_is_said_once_and_once_that_it_is_over() {
+        let directory = Directory::new();
+        directory.enter(&key(&pod(), 1), 0);
+        let mut coming = Coming::default();
+        assert_eq!(coming.nothing_left(), None);
+        for _ in 0..2 {
+            assert_eq!([(); 2].map(|()| coming.announce(&directory).len()), [1, 0]);
+            assert_eq!([(); 2].map(|()| coming.nothing_left()), [Some(Message::Done), None]);
+            assert!(coming.announce(&directory).is_empty(), "later waves are leftovers");
+            coming.withdraw();
+        }
+    }
+}
