@@ -64,7 +64,7 @@ pub struct Shared {
 /// Descriptors of this process besides connections: its servers, event queues, istiod.
 const DESCRIPTORS: usize = 128;
 
-/// Descriptors that are kept for new connections while others arrive from another process.
+/// Descriptors that are kept for new connections while others arrive from another process; a quarter if there are few.
 const DESCRIPTORS_KEPT: usize = 256;
 
 /// What a pod may have even if nothing seems to be free: the overhead is mostly less than is set aside for it.
@@ -134,7 +134,8 @@ impl Shared {
     /// For how many descriptors of another process there is room: some are kept for new connections.
     pub fn descriptors_left(&self) -> usize {
         let open = std::fs::read_dir("/proc/self/fd").map_or(self.descriptors, Iterator::count);
-        self.descriptors.saturating_sub(open + DESCRIPTORS_KEPT)
+        let kept = DESCRIPTORS_KEPT.min(self.descriptors / 4);
+        self.descriptors.saturating_sub(open + kept)
     }
 
     /// Sends a message to a worker.

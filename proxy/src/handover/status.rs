@@ -67,10 +67,22 @@ pub struct Summary {
     pub given: Tally,
     /// What came.
     pub taken: Tally,
+    /// What was still here when nothing more could be given.
+    pub left: Option<Left>,
     /// How long each phase took, ms.
     pub phases: BTreeMap<&'static str, u64>,
     /// How it ended, once it has.
     pub ended: Option<String>,
+}
+
+/// Connections that the other side can't be given for now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Left {
+    /// All of them.
+    pub connections: usize,
+    /// For so many descriptors there is room at the other side.
+    pub room: usize,
 }
 
 /// Connections that changed their owner, or did not.

@@ -10,7 +10,7 @@ use super::wave::wave;
 use super::{Done, Driver, FrozenInfo};
 use crate::handover::mesh::{self, Due, Unparked};
 use crate::handover::outgoing::{Commits, Descriptors, cut};
-use crate::handover::status::Standing;
+use crate::handover::status::{Left, Standing};
 use crate::handover::taking::Committed;
 use crate::handover::{pause, saying};
 use crate::worker::{Message as ToWorker, Reply};
@@ -205,8 +205,22 @@ impl Driver {
             }
             Report::NothingLeft => {
                 self.announce_nothing();
+                self.nothing_goes();
                 pause::at("done");
             }
         }
+    }
+
+    /// What is still here can't be given now.
+    fn nothing_goes(&self) {
+        let (connections, room) = (self.shared.registry.len(), self.giving.room);
+        let left = (connections > 0).then_some(Left { connections, room });
+        self.status.update(|summary| {
+            if left.is_some() && summary.left.is_none() {
+                let peer = &self.peer.pod;
+                tracing::info!(%peer, connections, room, "connections stay here for now; room is that for descriptors");
+            }
+            summary.left = left;
+        });
     }
 }
