@@ -16,6 +16,7 @@
 //! - [`flood`]: what one pod can do to its node's proxy; [`latency`]: how soon another one is answered meanwhile;
 //! - [`pods`]: three network namespaces, for proxies that serve one workload;
 //! - [`redirection`]: what istio-cni sets in a pod;
+//! - [`skipped`]: what a machine does not allow;
 //! - [`wait`]: waiting for something to become true, with a limit.
 //!
 //! The tiers are in `tests/`. Nothing here sleeps to synchronise: all waiting is for a condition.
@@ -35,7 +36,7 @@ pub mod process;
 pub mod redirection;
 pub mod relay;
 pub mod said;
-mod skipped;
+pub mod skipped;
 pub mod stock;
 pub mod traffic;
 pub mod wait;

@@ -1,8 +1,15 @@
 //! What a machine does not allow is skipped, and said; in CI nothing may be.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use demo::netns::NetnsError;
+
+/// Says that a test, or a part of it, is left out, and why.
+pub fn say(why: impl Display) {
+    // Not by `eprintln`, which the test harness keeps to itself when a test passes.
+    writeln!(io::stderr(), "\n*** SKIPPED: {why} ***\n").ok();
+}
 
 /// What was made; `None` if this machine does not allow it, which is said.
 ///
@@ -15,9 +22,7 @@ pub(crate) fn unless_missing<T>(made: Result<T, NetnsError>) -> Option<T> {
             panic!("CI must have {}", missing.join(" and "));
         }
         Err(NetnsError::Missing { missing }) => {
-            // Not by `eprintln`, which the test harness keeps to itself when a test passes.
-            let what = missing.join(" and ");
-            writeln!(io::stderr(), "\n*** SKIPPED: network namespaces need {what} ***\n").ok();
+            say(format_args!("network namespaces need {}", missing.join(" and ")));
             None
         }
         Err(error) => panic!("{error}"),

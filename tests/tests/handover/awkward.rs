@@ -1,19 +1,14 @@
 //! Replacements at moments that suit nobody.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
 
-use demo::node::{Node, Proxy};
-use demo::traffic::pattern::{Cursor, Direction, WINDOW};
-use demo::traffic::socks5;
+use demo::traffic::pattern::{Cursor, Direction};
 use socket2::{Domain, SockAddr, Socket, Type};
-use tests::daemonset::Timing;
 use tests::longlived::Mix;
-use tests::wait::PATIENCE;
 use tests::world::{APPLICATION, Host};
 
-use crate::NODE;
+use crate::connection::{empty, exchange, fill, joined, read_to_end};
 use crate::scene::{Handover, SHORT_BAKE, Scene, world};
 
 /// A reader that reads nothing: buffers are full on the whole way, in both directions. Not a byte of them is lost.
@@ -96,75 +91,4 @@ fn strangers_at_the_socket_change_nothing() {
     load.go_on();
     load.stop().all_whole();
     scene.ended_well();
-}
-
-/// More connections than a successor has room for all at once, beside its own.
-#[test]
-fn few_descriptors_are_enough() {
-    let world = world();
-    let script = format!("ulimit -n 512; exec {NODE} proxy");
-    let shell = Proxy { program: "/bin/sh".into(), arguments: vec!["-c".to_owned(), script] };
-    let mut scene = Scene::by(&shell, Timing::FAST, &world, Handover::On, SHORT_BAKE);
-    let load = scene.load(Mix { bulk: 1, requests: 50, idle: 50, plain: 10, fresh: 1 });
-    scene.roll_out();
-    load.go_on();
-    load.stop().all_whole();
-    scene.ended_well();
-}
-
-/// An application's connection to `target`, where nobody listens yet, and its other end.
-fn joined(node: &Node, target: SocketAddr) -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind(target).expect("a free port");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let near = runtime.block_on(socks5::connect(node.socks5(), target)).expect("a SOCKS5 server");
-    let near = near.into_std().expect("a socket");
-    near.set_nonblocking(false).expect("a socket option");
-    let far = listener.accept().expect("a connection").0;
-    for end in [&near, &far] {
-        end.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-        end.set_write_timeout(Some(PATIENCE)).expect("a socket option");
-    }
-    (near, far)
-}
-
-/// Writes until nothing has gone for a while; how many bytes went.
-fn fill(mut stream: &TcpStream, direction: Direction) -> u64 {
-    stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a socket option");
-    let mut cursor = Cursor::new(1, direction);
-    let mut sent = 0;
-    loop {
-        let mut bytes = cursor.next(WINDOW);
-        while !bytes.is_empty() {
-            let Ok(count) = stream.write(bytes) else { return sent };
-            sent += count as u64;
-            bytes = &bytes[count..];
-        }
-    }
-}
-
-/// Reads so many bytes, all of them right.
-fn empty(mut stream: &TcpStream, count: u64, direction: Direction) {
-    let mut cursor = Cursor::new(1, direction);
-    let mut buffer = vec![0; 64 * 1024];
-    while cursor.offset() < count {
-        let room = buffer.len().min(usize::try_from(count - cursor.offset()).expect("not so much"));
-        let read = stream.read(&mut buffer[..room]).expect("an open connection");
-        assert_ne!(read, 0, "an early end");
-        cursor.check(&buffer[..read]).expect("the bytes that were sent");
-    }
-}
-
-fn exchange(near: &TcpStream, far: &TcpStream) {
-    for (mut from, mut to) in [(near, far), (far, near)] {
-        from.write_all(b"still here").expect("an open connection");
-        let mut heard = [0; 10];
-        to.read_exact(&mut heard).expect("an open connection");
-        assert_eq!(&heard, b"still here");
-    }
-}
-
-fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all).expect("an orderly end");
-    all
 }

@@ -2,7 +2,9 @@
 
 mod awkward;
 mod coming;
+mod connection;
 mod control;
+mod limits;
 mod matrix;
 mod replacements;
 mod scene;
