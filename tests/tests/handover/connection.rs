@@ -1,6 +1,6 @@
 //! One connection of applications, whose both ends the test holds.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -66,4 +66,24 @@ pub(crate) fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).expect("an orderly end");
     all
+}
+
+/// What an application sees of the other one's end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    End,
+    Reset,
+    /// Within a second.
+    Nothing,
+}
+
+/// What comes next, when that is no byte.
+pub(crate) fn seen_soon(mut stream: &TcpStream) -> Seen {
+    stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket option");
+    match stream.read(&mut [0; 1]) {
+        Ok(0) => Seen::End,
+        Ok(_) => panic!("a byte that nobody sent"),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Seen::Reset,
+        Err(_) => Seen::Nothing,
+    }
 }

@@ -4,6 +4,7 @@ mod awkward;
 mod coming;
 mod connection;
 mod control;
+mod ends;
 mod limits;
 mod matrix;
 mod replacements;

@@ -5,18 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tests::daemonset::{DaemonSet, Dedicated, PodName, Timing, run, run_for, settle};
+use tests::daemonset::{DaemonSet, Dedicated, PodName, run, run_for, settle};
 use tests::longlived::{Mix, Seen};
-use tests::process::is_stopped;
 
-use crate::scene::{Handover, Scene, world};
-
-/// Who it happens to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Predecessor,
-    Successor,
-}
+use crate::scene::{Scene, Side, world};
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,37 +144,16 @@ const PLAIN: u64 = 3;
 /// The proxy of the clients' node is replaced: it has plain connections, too.
 fn play(side: Side, step: &str, fate: Fate) -> (Seen, String) {
     let world = world();
-    let [bake, pause] = [("HANDOVER_BAKE", "200ms"), (PAUSE_AT, step)];
     // Long enough for another successor to come.
-    let patience = ("CONNECTION_TERMINATION_DEADLINE", "12s");
-    // A pod that stands still for 5 s is not found out: real probes are further apart.
-    let timing = Timing { failures: 1_000, ..Timing::FAST };
-    let environment = match side {
-        // The other node's proxy is never replaced, and comes to none of the steps.
-        Side::Predecessor => &[bake, patience, pause][..],
-        Side::Successor => &[bake, patience],
-    };
-    let mut scene = Scene::by(&world.proxy(), timing, &world, Handover::On, environment);
+    let environment = [("HANDOVER_BAKE", "200ms"), ("CONNECTION_TERMINATION_DEADLINE", "12s")];
+    let mut scene = Scene::halting(&world, side, step, &environment);
     let load = scene.load(MIX);
+    let victim = scene.halt(side, step);
     let node = &mut scene.nodes[..1];
-    let first = node[0].active().next().cloned().expect("a pod");
-    let setting = if side == Side::Successor { step } else { NOWHERE };
-    node[0].containers().set(PAUSE_AT, setting);
-    node[0].update(2);
-    run(node, "the new pod is made", |node| node[0].active().any(|pod| *pod != first));
-    let second = node[0].active().find(|pod| **pod != first).cloned().expect("a new pod");
-    // Pods that come later shall not stop.
-    node[0].containers().set(PAUSE_AT, NOWHERE);
-    let victim = if side == Side::Successor { second } else { first };
-    run(node, &format!("{side:?} stands still at {step}"), |node| stands_still(&node[0], &victim));
     meet(node, &victim, fate);
     settle(node);
     load.go_on();
     (load.stop(), scene.history())
-}
-
-fn stands_still(node: &DaemonSet<Dedicated>, pod: &PodName) -> bool {
-    node.node(pod).is_some_and(|process| is_stopped(process.id()))
 }
 
 fn meet(node: &mut [DaemonSet<Dedicated>], victim: &PodName, fate: Fate) {
@@ -207,7 +178,3 @@ fn meet(node: &mut [DaemonSet<Dedicated>], victim: &PodName, fate: Fate) {
         }
     }
 }
-
-const PAUSE_AT: &str = "HANDOVER_PAUSE_AT";
-/// No step is called so.
-const NOWHERE: &str = "nowhere";

@@ -4,9 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use demo::node::{NodeConfig, Proxy};
-use tests::daemonset::{DaemonSet, Dedicated, Strategy, Timing, settle};
+use rustix::process::Signal;
+use tests::daemonset::{DaemonSet, Dedicated, PodName, Strategy, Timing, run, settle};
 use tests::istiod::{self, Istiod};
 use tests::longlived::{LongLived, Mix};
+use tests::process::is_stopped;
 use tests::world::{Host, Variant, World};
 
 use crate::NODE;
@@ -16,6 +18,13 @@ use crate::NODE;
 pub(crate) enum Handover {
     On,
     Off,
+}
+
+/// One of the two processes of a hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Predecessor,
+    Successor,
 }
 
 /// So that no test waits for long.
@@ -86,6 +95,40 @@ impl<'w> Scene<'w> {
         }
     }
 
+    /// As [`Scene::start`], for [`Scene::halt`] at `step`.
+    pub(crate) fn halting(world: &'w World, side: Side, step: &str, environment: Environment<'_>) -> Self {
+        // A pod that stands still for 5 s is not found out: real probes are further apart.
+        let timing = Timing { failures: 1_000, ..Timing::FAST };
+        let setting = if side == Side::Predecessor { step } else { NOWHERE };
+        let environment = [environment, &[(PAUSE_AT, setting)]].concat();
+        Self::by(&world.proxy(), timing, world, Handover::On, &environment)
+    }
+
+    /// Replaces the proxy of the clients' node until one side stands still at `step`; returns its pod. The other node's is never
+    /// replaced, and comes to none of the steps.
+    pub(crate) fn halt(&mut self, side: Side, step: &str) -> PodName {
+        self.template += 1;
+        let node = &mut self.nodes[..1];
+        let first = node[0].active().next().cloned().expect("a pod");
+        node[0].containers().set(PAUSE_AT, if side == Side::Successor { step } else { NOWHERE });
+        node[0].update(self.template);
+        run(node, "the new pod is made", |node| node[0].active().any(|pod| *pod != first));
+        let second = node[0].active().find(|pod| **pod != first).cloned().expect("a new pod");
+        // Pods that come later shall not stop.
+        node[0].containers().set(PAUSE_AT, NOWHERE);
+        let halted = if side == Side::Successor { second } else { first };
+        run(node, &format!("{side:?} stands still at {step}"), |node| {
+            node[0].node(&halted).is_some_and(|process| is_stopped(process.id()))
+        });
+        halted
+    }
+
+    /// Lets a pod go on that stands still.
+    pub(crate) fn go_on(&self, halted: &PodName) {
+        let process = self.nodes[0].node(halted).expect("it stands still");
+        process.send(Signal::CONT).expect("it stands still");
+    }
+
     /// What must be true when nothing went wrong: every pod that was deleted has ended by itself, as it should.
     pub(crate) fn ended_well(&self) {
         for node in &self.nodes {
@@ -116,3 +159,7 @@ pub(crate) fn world() -> World {
 fn socket(world: &World, node: &str) -> PathBuf {
     world.directory().join(format!("{node}-run")).join("handover").join("handover.sock")
 }
+
+const PAUSE_AT: &str = "HANDOVER_PAUSE_AT";
+/// No step is called so.
+const NOWHERE: &str = "nowhere";
