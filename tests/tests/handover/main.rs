@@ -10,6 +10,7 @@ mod matrix;
 mod replacements;
 mod scene;
 mod shared;
+mod stock;
 mod stories;
 mod warm;
 
