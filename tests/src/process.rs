@@ -28,6 +28,16 @@ pub fn is_stopped(id: u32) -> bool {
     after.trim_start().starts_with('T')
 }
 
+/// The process that others only stand around: its child's child and so on, or itself.
+///
+/// # Panics
+/// There is no such process.
+pub fn innermost(id: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("the process runs");
+    let first = children.split_whitespace().next();
+    first.map_or(id, |child| innermost(child.parse().expect("a process id")))
+}
+
 /// Processor time that it has used.
 ///
 /// # Panics

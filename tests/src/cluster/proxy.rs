@@ -32,6 +32,9 @@ pub enum Confinement {
     /// What the chart leaves to the proxy's container: user 0, group 1337, the capabilities `NET_ADMIN`, `SYS_ADMIN` and
     /// `NET_RAW`, and a root file system that cannot be written to, but for the folder of istio-cni's socket.
     Chart,
+    /// The same, with processes of its own: it is number 1 of them, and sees no others. What is started is its container
+    /// runtime, which passes SIGTERM on and ends as the proxy does; see [`innermost`](crate::process::innermost).
+    Container,
 }
 
 impl Launch {
@@ -61,6 +64,13 @@ impl Launch {
         self
     }
 
+    /// The same in a container.
+    #[must_use]
+    pub fn contained(mut self) -> Self {
+        self.confinement = Confinement::Container;
+        self
+    }
+
     /// The same as one of several that take each other's place.
     #[must_use]
     pub fn replaceable(mut self) -> Self {
@@ -78,15 +88,17 @@ impl Launch {
     /// The command; `writable` is the folder of istio-cni's socket, `resolver` what shall be in place of
     /// `/etc/resolv.conf`.
     pub(super) fn proxy(&self, writable: &Path, resolver: &Path) -> Proxy {
-        let script = match self.confinement {
-            Confinement::None => UNCONFINED,
-            Confinement::Chart => CONFINED,
+        let before: &[&str] = match self.confinement {
+            Confinement::None => &["unshare", "--mount", "--propagation", "private", "sh", "-ec", UNCONFINED],
+            Confinement::Chart => &["unshare", "--mount", "--propagation", "private", "sh", "-ec", CONFINED],
+            Confinement::Container => &["sh", "-c", CONTAINER, CONFINED],
         };
-        let before = ["--mount", "--propagation", "private", "sh", "-ec", script, "sh"];
+        let (program, before) = before.split_first().expect("none of them is empty");
+        // What a shell calls itself comes before its arguments.
+        let before = before.iter().copied().chain(["sh"]).map(ToOwned::to_owned);
         let paths = [resolver, writable, &self.program].map(|path| path.display().to_string());
-        let arguments = before.map(ToOwned::to_owned).into_iter().chain(paths);
-        let arguments = arguments.chain(["proxy", "ztunnel"].map(ToOwned::to_owned));
-        Proxy { program: "unshare".into(), arguments: arguments.collect() }
+        let arguments = before.chain(paths).chain(["proxy", "ztunnel"].map(ToOwned::to_owned));
+        Proxy { program: program.into(), arguments: arguments.collect() }
     }
 }
 
@@ -105,3 +117,14 @@ shift 2
 capabilities=-all,+net_admin,+sys_admin,+net_raw
 exec setpriv --regid 1337 --clear-groups --inh-caps=-all --bounding-set=$capabilities \"$@\"
 ";
+
+/// The confining script, as it calls itself; the rest is for that. The shell stays, since a process can't enter another
+/// numbering of processes by itself. Its standard input would be taken from what it does in the background.
+const CONTAINER: &str = r#"
+exec 3<&0
+unshare --mount --propagation private --pid --fork --kill-child --mount-proc sh -ec "$0" "$@" <&3 3<&- &
+runtime=$!
+trap 'kill -TERM $(cat /proc/$runtime/task/$runtime/children)' TERM
+until wait $runtime; status=$?; ! kill -0 $runtime 2>/dev/null; do :; done
+exit $status
+"#;

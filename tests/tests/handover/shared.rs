@@ -1,6 +1,7 @@
 //! The proxies of Kubernetes nodes, which serve all pods of them, are replaced: each in a pod of its own, confined as by
 //! Istio's chart, while pods come and go and istio-cni is restarted.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use tests::cluster::{Cluster, KubeNode, Launch, Pod, PodSpec};
 use tests::cni::Timing as CniTiming;
 use tests::daemonset::{DaemonSet, Shared, Strategy, Timing, settle};
 use tests::longlived::{Line, LongLived};
-use tests::process::descriptors;
+use tests::process::{descriptors, innermost};
 use tests::traffic::{idle, nothing};
 
 use crate::NODE;
@@ -21,7 +22,7 @@ use crate::scene::Handover;
 #[test]
 fn pods_do_not_notice_that_their_proxies_are_replaced() {
     let Some(scene) = Scene::create() else { return };
-    let mut nodes = scene.nodes(Handover::On);
+    let mut nodes = scene.nodes(Handover::On, Launch::confined);
     settle(&mut nodes);
     // Before applications listen, which come and go with the load.
     let listeners: Vec<_> = scene.pods.iter().map(listeners).collect();
@@ -62,10 +63,35 @@ fn pods_do_not_notice_that_their_proxies_are_replaced() {
     }
 }
 
+/// With all that stands between two pods: neither process sees the other one, or its files; the folder of the hand-over is all
+/// that they share.
+#[test]
+fn containers_hand_over_to_each_other() {
+    let Some(scene) = Scene::create() else { return };
+    let mut nodes = scene.nodes(Handover::On, Launch::contained);
+    settle(&mut nodes);
+    let load = scene.load();
+    let mut namespaces = BTreeSet::new();
+    for generation in 1..=3 {
+        for node in &nodes {
+            namespaces.extend(confined(innermost(node.only().id())));
+        }
+        assert_eq!(namespaces.len(), generation * nodes.len() * NAMESPACES.len(), "{namespaces:?}");
+        nodes.iter_mut().for_each(|node| node.update(generation as u32 + 1));
+        settle(&mut nodes);
+        println!("replacement {generation}: {}", load.stalls());
+        let losses = load.seen().losses();
+        let history = || nodes.each_ref().map(DaemonSet::history).join("\n\n");
+        assert!(losses.is_empty(), "replacement {generation}: {losses:#?}\n{}", history());
+    }
+    load.go_on();
+    load.stop().all_whole();
+}
+
 #[test]
 fn without_a_hand_over_pods_do_notice() {
     let Some(scene) = Scene::create() else { return };
-    let mut nodes = scene.nodes(Handover::Off);
+    let mut nodes = scene.nodes(Handover::Off, Launch::confined);
     settle(&mut nodes);
     let load = scene.load();
     nodes.iter_mut().for_each(|node| node.update(2));
@@ -97,9 +123,14 @@ impl Scene {
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn nodes(&self, handover: Handover) -> [DaemonSet<Shared<'_>>; 2] {
-        let launch = Launch::of(NODE).confined().with("HANDOVER_BAKE", "200ms");
+    fn nodes(&self, handover: Handover, confine: fn(Launch) -> Launch) -> [DaemonSet<Shared<'_>>; 2] {
+        let launch = confine(Launch::of(NODE)).with("HANDOVER_BAKE", "200ms");
         let launch = if handover == Handover::On { launch.replaceable() } else { launch };
+        self.nodes_by(&launch)
+    }
+
+    /// Both nodes, with pods that are started by `launch`.
+    fn nodes_by(&self, launch: &Launch) -> [DaemonSet<Shared<'_>>; 2] {
         [KubeNode::A, KubeNode::B].map(|node| {
             let pods = Shared::new(&self.cluster, node, launch.clone());
             DaemonSet::new(node.name(), pods, Strategy::Surge, Timing::FAST)
@@ -168,6 +199,28 @@ fn listeners(pod: &Pod) -> Vec<String> {
     listeners.sort();
     listeners
 }
+
+/// Checks that a process has what the chart leaves to it, and its own numbering of processes; its namespaces.
+fn confined(id: u32) -> Vec<String> {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{id}/{file}")).expect("the process runs");
+    let status = read("status");
+    let line = |name| status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of this name");
+    // NET_ADMIN, NET_RAW, SYS_ADMIN.
+    assert_eq!(line("CapEff:").trim(), "0000000000203000");
+    assert_eq!(line("CapBnd:").trim(), "0000000000203000");
+    assert_eq!(line("NSpid:").split_whitespace().last(), Some("1"));
+    let mounts = read("mountinfo");
+    let root = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).rfind(|mount| mount[4] == "/");
+    assert!(root.is_some_and(|root| root[5].split(',').any(|option| option == "ro")), "{mounts}");
+    let namespace = |kind: &&str| {
+        let link = fs::read_link(format!("/proc/{id}/ns/{kind}")).expect("the process runs");
+        link.display().to_string()
+    };
+    NAMESPACES.iter().map(namespace).collect()
+}
+
+/// Namespaces that each pod has for itself.
+const NAMESPACES: [&str; 3] = ["pid", "mnt", "net"];
 
 /// Network namespaces that a process holds open.
 fn namespaces_held(id: u32) -> usize {
