@@ -1,6 +1,7 @@
 //! Proxies are replaced under load, by the rules of Kubernetes.
 
 mod awkward;
+mod changes;
 mod coming;
 mod connection;
 mod control;
