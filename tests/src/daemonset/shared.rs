@@ -22,6 +22,11 @@ impl<'c> Shared<'c> {
         Self { cluster, node, launch }
     }
 
+    /// Starts pods by another `launch` from now on.
+    pub fn launch_by(&mut self, launch: Launch) {
+        self.launch = launch;
+    }
+
     fn cluster(&self) -> MutexGuard<'c, Cluster> {
         // After a panic elsewhere the test is over, and what it has to say is said there.
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner)

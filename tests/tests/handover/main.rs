@@ -13,6 +13,7 @@ mod scene;
 mod shared;
 mod stock;
 mod stories;
+mod versus_stock;
 mod warm;
 
 /// The proxy.

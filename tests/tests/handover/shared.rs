@@ -102,7 +102,7 @@ fn without_a_hand_over_pods_do_notice() {
     assert!(seen.long.lost.reset + seen.long.lost.early >= seen.planned, "who was not cut off? {seen}");
 }
 
-struct Scene {
+pub(crate) struct Scene {
     cluster: Mutex<Cluster>,
     pods: Vec<Pod>,
     plain: Pod,
@@ -110,7 +110,7 @@ struct Scene {
 
 impl Scene {
     /// Ten pods on each node, and one outside of the mesh.
-    fn create() -> Option<Self> {
+    pub(crate) fn create() -> Option<Self> {
         let mut cluster = Cluster::create(CniTiming::UNLIMITED)?;
         let on = |node, letter| (0..10).map(move |i| PodSpec::new(&format!("{letter}-{i}"), node));
         let specs: Vec<_> = on(KubeNode::A, "a").chain(on(KubeNode::B, "b")).collect();
@@ -130,7 +130,7 @@ impl Scene {
     }
 
     /// Both nodes, with pods that are started by `launch`.
-    fn nodes_by(&self, launch: &Launch) -> [DaemonSet<Shared<'_>>; 2] {
+    pub(crate) fn nodes_by(&self, launch: &Launch) -> [DaemonSet<Shared<'_>>; 2] {
         [KubeNode::A, KubeNode::B].map(|node| {
             let pods = Shared::new(&self.cluster, node, launch.clone());
             DaemonSet::new(node.name(), pods, Strategy::Surge, Timing::FAST)
@@ -138,7 +138,7 @@ impl Scene {
     }
 
     /// Each pod talks to its neighbour on the other node, to one on its own, or to the one outside of the mesh.
-    fn load(&self) -> LongLived {
+    pub(crate) fn load(&self) -> LongLived {
         let (on_a, on_b) = self.pods.split_at(10);
         let everybody = || self.pods.iter().chain([&self.plain]);
         let servers = everybody().map(|pod| pod.serve(CHECKED)).collect();
