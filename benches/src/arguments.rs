@@ -5,9 +5,11 @@ use std::time::Duration;
 
 mod mesh;
 mod pods;
+mod replace;
 
 pub use mesh::{MESH_HELP, MeshArguments};
 pub use pods::{PODS_HELP, PodsArguments, PodsItem};
+pub use replace::{REPLACE_HELP, ReplaceArguments};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

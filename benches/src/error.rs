@@ -50,6 +50,20 @@ pub enum LoadError {
         /// How long it was waited.
         seconds: u64,
     },
+    /// A step of a replacement took too long.
+    #[error("after {seconds} s still not: {what}")]
+    Late {
+        /// What should have become true.
+        what: &'static str,
+        /// How long it was waited.
+        seconds: u64,
+    },
+    /// A process that was told to end did not end well.
+    #[error("the proxy that was replaced ended with {status}")]
+    End {
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
     /// The control plane has no certificate or token.
     #[error(transparent)]
     Authority(#[from] AuthorityError),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use demo::node::STOP_WITH_STDIN;
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 use serde_json::Value;
 
 use crate::error::{LoadError, during};
@@ -26,6 +26,13 @@ pub fn proxy(arguments: impl Iterator<Item = String>) -> ExitCode {
         });
     }
     ztunnel::run(arguments)
+}
+
+/// Thousands of connections at once; child processes inherit it.
+pub fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // If that isn't allowed, opening connections will say so.
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).ok();
 }
 
 /// What the figures depend on, besides the build.

@@ -210,10 +210,23 @@ impl Stage {
     /// # Errors
     /// It cannot be started.
     pub fn start_successor(&self, side: Side, name: &str) -> Result<Node, NodeError> {
+        self.start_successor_with(side, name, &[])
+    }
+
+    /// The same, with environment variables that only this one has.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_successor_with(
+        &self,
+        side: Side,
+        name: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Node, NodeError> {
         let first = &self.configs[side as usize];
         let own = [("NODE_NAME", &*first.name), ("POD_NAMESPACE", NAMESPACE), ("POD_NAME", name)];
-        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let environment = [first.environment.clone(), own.into()].concat();
+        let own = own.iter().chain(more).map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = first.environment.iter().cloned().chain(own).collect();
         Node::start(&self.proxy, &NodeConfig { name: name.to_owned(), environment, ..first.clone() })
     }
 

@@ -8,8 +8,7 @@ use benches::application;
 use benches::arguments::{Arguments, HELP};
 use benches::error::{LoadError, during};
 use benches::measure::Bench;
-use benches::program::{PROXY_ROLE, finish, host, proxy, write_json};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use benches::program::{PROXY_ROLE, finish, host, proxy, raise_descriptor_limit, write_json};
 use serde_json::{Value, json};
 
 // As the product does: the proxy that is measured is the proxy that is shipped.
@@ -59,13 +58,6 @@ fn run(arguments: &Arguments) -> Result<(), LoadError> {
         Some(path) => write_json(path, &json!({ "host": host, "sections": sections })),
         None => Ok(()),
     }
-}
-
-/// Thousands of connections at once; child processes inherit it.
-fn raise_descriptor_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // If that isn't allowed, opening connections will say so.
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).ok();
 }
 
 fn server(address: &str) -> ExitCode {
