@@ -98,13 +98,20 @@ fn go_on(mut client: Connection, mut server: Connection) {
     assert_eq!(client.timeout(), Some(Time(20_011)));
 }
 
-fn commit(state: &[u8], secrets: &[u8]) -> Connection {
+pub(crate) fn commit(state: &[u8], secrets: &[u8]) -> Connection {
     let secrets = Secrets::from_bytes(secrets.to_vec());
     Prepared::read(state).unwrap().commit(Time(10_007), &secrets).unwrap()
 }
 
-fn golden() -> PathBuf {
+fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// The state and the secrets of one end of a busy pair.
+pub(crate) fn golden(role: &str) -> (Vec<u8>, Vec<u8>) {
+    let name = folder().join(format!("v1-{role}"));
+    let read = |extension| fs::read(name.with_extension(extension)).unwrap();
+    (read("state"), read("secrets"))
 }
 
 #[test]
@@ -114,7 +121,7 @@ fn a_busy_pair_goes_on() {
         let Snapshot { state, secrets } = connection.freeze().snapshot(Time(10_007));
         if std::env::var_os("HBONE_WRITE_GOLDEN").is_some() {
             let name =
-                golden().join(format!("v1-{:?}", Prepared::read(&state).unwrap().role()).to_lowercase());
+                folder().join(format!("v1-{:?}", Prepared::read(&state).unwrap().role()).to_lowercase());
             fs::write(name.with_extension("state"), &state).unwrap();
             fs::write(name.with_extension("secrets"), secrets.expose()).unwrap();
         }
@@ -126,20 +133,19 @@ fn a_busy_pair_goes_on() {
 #[test]
 fn golden_snapshots_go_on() {
     let connection = |role: &str| {
-        let name = golden().join(format!("v1-{role}"));
-        let read = |extension| fs::read(name.with_extension(extension)).unwrap();
-        commit(&read("state"), &read("secrets"))
+        let (state, secrets) = golden(role);
+        commit(&state, &secrets)
     };
     go_on(connection("client"), connection("server"));
 }
 
 /// The state of a busy server, with its envelope taken apart: magic, version, length, checksum, body.
 fn busy_state() -> Vec<u8> {
-    fs::read(golden().join("v1-server.state")).unwrap()
+    golden("server").0
 }
 
 /// An envelope around `body` that is right but for what the caller changed.
-fn envelope(version: u16, body: &[u8]) -> Vec<u8> {
+pub(crate) fn envelope(version: u16, body: &[u8]) -> Vec<u8> {
     let mut state = busy_state()[..8].to_vec();
     state.extend(version.to_be_bytes());
     state.extend((body.len() as u32).to_be_bytes());
@@ -148,7 +154,8 @@ fn envelope(version: u16, body: &[u8]) -> Vec<u8> {
     state
 }
 
-const BODY: usize = 18;
+/// Bytes before the body.
+pub(crate) const BODY: usize = 18;
 
 #[test]
 fn what_is_not_known_is_refused_by_name() {
@@ -199,7 +206,7 @@ fn damage_is_refused_and_never_panics() {
 /// Runs a connection that no honest peer led to: errors are fine, panics aren't.
 fn exercise(state: &[u8]) {
     let Ok(prepared) = Prepared::read(state) else { return };
-    let mut secrets = fs::read(golden().join("v1-server.secrets")).unwrap();
+    let (_, mut secrets) = golden("server");
     let checksum = secrets.len() - 4;
     secrets[checksum..].copy_from_slice(&crc32fast::hash(&state[BODY..]).to_be_bytes());
     let Ok(mut connection) = prepared.commit(Time(0), &Secrets::from_bytes(secrets)) else { return };

@@ -7,6 +7,7 @@
 
 mod authority;
 mod end;
+mod fields;
 mod golden;
 mod misuse;
 mod moves;
