@@ -16,6 +16,7 @@ use crate::namespace::Namespace;
 use crate::pod::{Pod, Pods};
 use crate::pool::{Directory, Loads};
 use crate::route::LocalProxy;
+use crate::socket;
 use crate::telemetry::{ConnectionFacts, Telemetry};
 use crate::worker::{Handle, Message};
 
@@ -133,7 +134,7 @@ impl Shared {
 
     /// For how many descriptors of another process there is room: some are kept for new connections.
     pub fn descriptors_left(&self) -> usize {
-        let open = std::fs::read_dir("/proc/self/fd").map_or(self.descriptors, Iterator::count);
+        let open = socket::open_files().unwrap_or(self.descriptors);
         let kept = DESCRIPTORS_KEPT.min(self.descriptors / 4);
         self.descriptors.saturating_sub(open + kept)
     }

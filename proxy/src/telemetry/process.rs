@@ -7,6 +7,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 use rustix::process::{Resource, getrlimit};
 
+use crate::socket;
+
 /// Open and allowed file descriptors, looked up at each scrape.
 #[derive(Debug)]
 pub(super) struct ProcessCollector;
@@ -26,7 +28,5 @@ impl Collector for ProcessCollector {
 }
 
 fn open_descriptors() -> Option<u64> {
-    let entries = std::fs::read_dir("/proc/self/fd").ok()?.count();
-    // The listing itself holds one.
-    u64::try_from(entries.saturating_sub(1)).ok()
+    u64::try_from(socket::open_files().ok()?).ok()
 }
