@@ -461,4 +461,37 @@ mod tests {
             let _ = Part::decode(kind, &bytes[..length], copies(&part));
         }
     }
+
+    #[test]
+    fn one_wrong_field_is_refused_or_makes_a_part_that_can_go_on() {
+        let socket = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let pod = pod();
+        let (uid, workload, namespace) = (pod.uid.clone(), pod.workload.clone(), pod.namespace.clone());
+        let served =
+            zds::ServedPod { uid: uid.clone(), workload: workload.clone(), namespace: namespace.id() };
+        let unserved = zds::UnservedPod { uid, workload, namespace, error: "no room".into() };
+        let transfer = zds::Transfer {
+            socket: Some(socket().into()),
+            unread_since_ns: 1 << 60,
+            served: vec![served],
+            pending: vec![unserved],
+        };
+        let operators =
+            OperatorSockets { admin: vec![socket(), socket()], stats: socket(), readiness: socket() };
+        for part in [Part::Pod(pod), Part::NodeAgent(transfer), Part::Operators(operators)] {
+            let (kind, bytes) = part.encode();
+            let (mut refused, mut accepted) = (0, 0);
+            for damage::Damaged { what, bytes } in damage::every(&bytes) {
+                let Ok(read) = Part::decode(kind, &bytes, copies(&part)) else {
+                    refused += 1;
+                    continue;
+                };
+                accepted += 1;
+                let (kind, bytes) = read.encode();
+                let again = Part::decode(kind, &bytes, copies(&read));
+                assert!(again.is_ok(), "{part:?}, {what}: {again:?}");
+            }
+            assert!(refused > 5 && accepted > 0, "{part:?}: {refused} refused, {accepted} accepted");
+        }
+    }
 }

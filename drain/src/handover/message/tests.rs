@@ -103,6 +103,35 @@ fn no_bytes_at_all_make_it_panic() {
 }
 
 #[test]
+fn one_wrong_field_is_refused_or_makes_another_message() {
+    let (mut refused, mut accepted) = (0, 0);
+    for message in one_of_each() {
+        let (head, payload) = encode(&message, 3);
+        for damage::Damaged { what, bytes } in damage::every(&head[4..]) {
+            let mut damaged = (bytes.len() as u32).to_le_bytes().to_vec();
+            damaged.extend([&bytes, payload].concat());
+            let Ok((read, descriptors)) = decode(&damaged) else {
+                refused += 1;
+                continue;
+            };
+            accepted += 1;
+            let again = decode(&packet(&read, descriptors)).expect("it was just encoded");
+            // What isn't known is not kept.
+            assert!(read == Message::Unknown || again == (read.clone(), descriptors), "{message:?}, {what}");
+            if let Message::State { piece, .. } | Message::RolePart { piece, .. } = read {
+                assert!(piece.part < piece.parts, "{message:?}, {what}");
+                let mut assembler = Assembler::new();
+                for _ in 0..3 {
+                    // Whatever it comes to, nothing is reserved on the word of a number.
+                    let _ = assembler.add(piece.clone(), Vec::new());
+                }
+            }
+        }
+    }
+    assert!(refused > 100 && accepted > 100, "{refused} refused, {accepted} accepted");
+}
+
+#[test]
 fn what_is_too_short_is_no_message() {
     for message in one_of_each() {
         let (head, _) = encode(&message, 1);
