@@ -331,7 +331,11 @@ impl Driver {
     fn receive_by(&mut self, next: fn(&Line) -> Option<Result<Received, ReceiveError>>) {
         while let Some(received) = next(&self.line) {
             match received {
-                Ok(received) => self.received(received.message, received.descriptors),
+                Ok(received) => {
+                    self.received(received.message, received.descriptors);
+                    // The other side goes on with the first of a wave while we look at the next.
+                    self.flush();
+                }
                 Err(ReceiveError::DescriptorsLost { message, expected, got }) => {
                     let reason = format!(
                         "{got} of {expected} descriptors came: no room, or a security module forbids it"
