@@ -25,7 +25,9 @@ enum Fate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Loss {
     Nothing,
-    /// What went over first: a tunnel with its streams.
+    /// What the process has accepted itself.
+    Fresh,
+    /// And what went over first: a tunnel with its streams.
     Canary,
     /// Whatever the process had.
     All,
@@ -47,7 +49,7 @@ const STEPS: [&str; 10] = [
 ];
 
 /// The table. Whoever is killed takes with it what it owns: the predecessor everything until it is given, the successor what
-/// was committed to it; from its promise on it may have been. Nobody loses anything by waiting, or by an orderly end.
+/// was committed to it, from its promise on what may have been, and what it has accepted since it has the role. Nobody loses anything by waiting, or by an orderly end.
 ///
 /// A successor that dies after the first connection leaves the predecessor told to end: what that still has drains there, until
 /// its deadline. Only a candidate that comes up again in time could take it.
@@ -56,6 +58,7 @@ fn may_lose(side: Side, step: &str, fate: Fate) -> Loss {
         (Fate::Stopped | Fate::Terminated, ..) => Loss::Nothing,
         (Fate::Killed, Side::Predecessor, _) | (Fate::Killed, Side::Successor, "state" | "done") => Loss::All,
         (Fate::Killed, Side::Successor, "prepared" | "commit") => Loss::Canary,
+        (Fate::Killed, Side::Successor, "canary") => Loss::Fresh,
         (Fate::Killed, Side::Successor, _) => Loss::Nothing,
     }
 }
@@ -125,6 +128,7 @@ impl Lost {
         wrong == 0
             && match may {
                 Loss::Nothing => self.long + self.fresh == 0,
+                Loss::Fresh => self.long == 0,
                 // The tunnel, not the plain connections.
                 Loss::Canary => self.long <= seen.planned - PLAIN,
                 Loss::All => true,
