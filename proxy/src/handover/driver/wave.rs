@@ -11,8 +11,9 @@ use crate::worker::{FrozenConnection, Kept, Message as ToWorker};
 /// Connections that one wave takes from each worker at most.
 const WAVE: usize = 32;
 
-/// Descriptors that one wave takes from each worker at most.
-const WAVE_DESCRIPTORS: usize = 128;
+/// Descriptors that one wave takes from each worker at most. A tunnel that has more goes alone: all of a wave stand still until the
+/// last of them runs again.
+const WAVE_DESCRIPTORS: usize = 64;
 
 /// Freezes some connections of all workers, or just one of any: as a canary, or because it is too large to go with others.
 pub(super) async fn wave(
