@@ -255,3 +255,59 @@ async fn until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a candidate whose store follows `caught_up`.
+    fn learner(caught_up: watch::Receiver<u64>) -> MeshExchange {
+        let mesh = LocalMesh::new(None, Store::new(), watch::Sender::new(false));
+        MeshExchange { caught_up: Some(caught_up), ..MeshExchange::new(mesh, Part::Learner) }
+    }
+
+    async fn unparked(exchange: &mut MeshExchange) -> Vec<(Offer, Unparked)> {
+        assert!(matches!(exchange.due(0).await, Due::Unpark));
+        exchange.unpark()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_waits_for_what_allowed_it_but_not_for_long() {
+        let (mesh, caught_up) = watch::channel(3);
+        let (mut exchange, begun) = (learner(caught_up), Instant::now());
+        assert!(exchange.knows(1, 3));
+        for (offer, number) in [(2, 4), (3, 5), (4, 5)] {
+            assert!(!exchange.knows(offer, number));
+        }
+        exchange.forget(4);
+        mesh.send_replace(4);
+        assert_eq!(unparked(&mut exchange).await, [(2, Unparked::Known)]);
+        assert_eq!(unparked(&mut exchange).await, [(3, Unparked::Late)]);
+        assert_eq!(begun.elapsed(), Duration::from_millis(limits::MESH_MS));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_servers_that_do_not_agree_hold_nothing_up_for_ever() {
+        let (mesh, caught_up) = watch::channel(3);
+        let (mut exchange, begun) = (learner(caught_up), Instant::now());
+        let mut offer = 0;
+        while !exchange.knows(offer, 4) && unparked(&mut exchange).await != [(offer, Unparked::Known)] {
+            offer += 1;
+        }
+        assert!(exchange.knows(offer, 4), "it was not by accident");
+        let patience = Duration::from_millis(limits::MESH_PATIENCE_MS);
+        assert!(begun.elapsed() >= patience && begun.elapsed() < 2 * patience, "{:?}", begun.elapsed());
+        // As soon as something comes it is waited for again.
+        mesh.send_replace(4);
+        unparked(&mut exchange).await;
+        assert!(!exchange.knows(offer, 5));
+    }
+
+    #[test]
+    fn who_is_told_nothing_waits_for_nothing() {
+        let mesh = LocalMesh::new(None, Store::new(), watch::Sender::new(false));
+        let mut exchange = MeshExchange::new(mesh, Part::Nobody);
+        assert!(exchange.knows(1, u64::MAX));
+        assert_eq!(exchange.number(), 0);
+    }
+}
