@@ -1,6 +1,5 @@
 //! `mesh`: what a large mesh costs a node proxy; the proxy itself if its first argument is `ztunnel`.
 
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,9 +8,8 @@ use benches::error::{LoadError, during};
 use benches::figures::Section;
 use benches::following::{Following, Setting};
 use benches::population::Population;
-use benches::program::{PROXY_ROLE, finish, host, proxy, write_json};
+use benches::program::{PROXY_ROLE, finish, proxy, report};
 use demo::node::Proxy;
-use serde_json::json;
 
 // As the product does: the proxy that is measured is the proxy that is shipped.
 #[global_allocator]
@@ -37,27 +35,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &MeshArguments) -> Result<(), LoadError> {
-    let logs = tempfile::Builder::new().prefix("mesh-").tempdir().map_err(during("no directory for logs"))?;
-    let mut out = io::stdout().lock();
-    let host = host();
-    writeln!(out, "{host}").map_err(during("nobody reads the figures"))?;
-    let mut sections = Vec::new();
-    let measured = measure(arguments, logs.path(), &mut |section| {
-        // Who looks at the file only need not read along.
-        section.write(&mut out).ok();
-        sections.push(section.json());
-    });
-    if let Err(error) = measured {
-        eprintln!("The logs of the nodes are in {}", logs.keep().display());
-        return Err(error);
-    }
-    match &arguments.json {
-        Some(path) => write_json(path, &json!({ "host": host, "sections": sections })),
-        None => Ok(()),
-    }
+    report(NAME, arguments.json.as_deref(), |logs, show| measure(arguments, logs, show))
 }
 
-fn measure(arguments: &MeshArguments, logs: &Path, show: &mut impl FnMut(Section)) -> Result<(), LoadError> {
+fn measure(arguments: &MeshArguments, logs: &Path, show: &mut dyn FnMut(Section)) -> Result<(), LoadError> {
     let proxy = match &arguments.proxy {
         Some(program) => Proxy::at(program),
         None => Proxy::own().map_err(during("no path of this program"))?,

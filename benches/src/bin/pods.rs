@@ -1,13 +1,11 @@
 //! `pods`: what the pods of a node cost its proxy; the proxy itself if its first argument is `proxy`, as in Istio's chart.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use benches::arguments::{PODS_HELP, PodsArguments, PodsItem};
 use benches::error::{LoadError, during};
 use benches::pods::{Landscape, Setting};
-use benches::program::{finish, host, proxy, write_json};
-use serde_json::json;
+use benches::program::{finish, proxy, report};
 
 // As the product does: the proxy that is measured is the proxy that is shipped.
 #[global_allocator]
@@ -32,31 +30,23 @@ fn main() -> ExitCode {
 
 fn run(arguments: PodsArguments) -> Result<(), LoadError> {
     let own = std::env::current_exe().map_err(during("no path of this program"))?;
-    let mut out = io::stdout().lock();
-    let host = host();
-    writeln!(out, "{host}").map_err(during("nobody reads the figures"))?;
-    let mut landscape = Landscape::create(Setting {
-        program: arguments.proxy.unwrap_or(own),
-        workers: arguments.workers,
-        pods: arguments.pods,
-        rounds: arguments.rounds,
-        duration: arguments.duration,
-        rest: arguments.rest,
-    })?;
-    let mut sections = Vec::new();
-    for item in arguments.items {
-        let section = match item {
-            PodsItem::Admission => landscape.admission(),
-            PodsItem::Cost => landscape.cost(),
-            PodsItem::Alternating => landscape.alternating(),
-            PodsItem::Flooded => landscape.flooded(),
-        }?;
-        // Who looks at the file only need not read along.
-        section.write(&mut out).ok();
-        sections.push(section.json());
-    }
-    match &arguments.json {
-        Some(path) => write_json(path, &json!({ "host": host, "sections": sections })),
-        None => Ok(()),
-    }
+    report(NAME, arguments.json.as_deref(), |_, show| {
+        let mut landscape = Landscape::create(Setting {
+            program: arguments.proxy.unwrap_or(own),
+            workers: arguments.workers,
+            pods: arguments.pods,
+            rounds: arguments.rounds,
+            duration: arguments.duration,
+            rest: arguments.rest,
+        })?;
+        for item in arguments.items {
+            show(match item {
+                PodsItem::Admission => landscape.admission(),
+                PodsItem::Cost => landscape.cost(),
+                PodsItem::Alternating => landscape.alternating(),
+                PodsItem::Flooded => landscape.flooded(),
+            }?);
+        }
+        Ok(())
+    })
 }
