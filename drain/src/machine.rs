@@ -8,7 +8,8 @@ use crate::Counts;
 ///            Terminate,                     the window is over, a foreign
 ///            Interrupt                      listener, ListenersGone
 ///   Serving ──────────▶ AwaitingSuccessor ─────────────────╮
-///    │   ▲      ╰──── with a window of 0 ────────────────╮ │  deadline          none left, or
+///    │   ▲      │               ▲───── ListenersBack ────╮ │
+///    │   │      ╰──── with a window of 0 ────────────────┤ │  deadline          none left, or
 ///    │   │ ListenersBack                                 ▼ ▼                    the cut takes too long
 ///    ▼   │               Terminate, Interrupt           Draining ─────▶ Cutting ─────▶ Ended
 ///   StandingBy ────────────────────────────────────────▶   │                             ▲
@@ -68,14 +69,10 @@ impl DrainMachine {
         let none_left = matches!(event, Event::ConnectionsLeft(left) if left.connections == 0);
         match (self.state, event) {
             (State::Serving, Event::Terminate | Event::Interrupt) => {
-                let ending = Ending::begin(now_ms, self.deadline_ms);
-                if self.accept_window_ms == 0 {
-                    return self.stop_accepting(ending);
-                }
-                let until_ms = now_ms.saturating_add(self.accept_window_ms);
-                self.state = State::AwaitingSuccessor { until_ms, ending };
-                vec![Action::AwaitSuccessor { for_ms: self.accept_window_ms }]
+                self.accept_for_a_while(Ending::begin(now_ms, self.deadline_ms), now_ms)
             }
+            // It was promised before the signal came.
+            (State::Draining { ending, .. }, Event::ListenersBack) => self.accept_for_a_while(ending, now_ms),
             (State::Serving | State::StandingBy { .. }, Event::ListenersGone { handing_over }) => {
                 self.state = State::StandingBy { handing_over };
                 Vec::new()
@@ -131,6 +128,15 @@ impl DrainMachine {
         }
     }
 
+    fn accept_for_a_while(&mut self, ending: Ending, now_ms: u64) -> Vec<Action> {
+        let until_ms = now_ms.saturating_add(self.accept_window_ms).min(ending.cut_at_ms);
+        if until_ms <= now_ms {
+            return self.stop_accepting(ending);
+        }
+        self.state = State::AwaitingSuccessor { until_ms, ending };
+        vec![Action::AwaitSuccessor { for_ms: until_ms - now_ms }]
+    }
+
     fn stop_accepting(&mut self, ending: Ending) -> Vec<Action> {
         self.state = State::Draining { ending, peers_told: true };
         vec![Action::StopAccepting, Action::TellPeers]
@@ -174,7 +180,7 @@ pub enum Event {
         /// when that is over.
         handing_over: bool,
     },
-    /// The other process is gone, and this one accepts again.
+    /// The other process is gone, or has given the role, and this one accepts (again).
     ListenersBack,
     /// Somebody else has listeners beside ours: what is new finds one.
     ForeignListener,

@@ -50,6 +50,7 @@ fn every_transition() {
         (Awaiting, Event::ForeignListener, (Draining, 2)),
         (Draining, Event::Interrupt, (Ended, 1)),
         (Draining, NONE, (Ended, 1)),
+        (Draining, Event::ListenersBack, (Awaiting, 1)),
         (Cutting, Event::Interrupt, (Ended, 1)),
         (Cutting, NONE, (Ended, 1)),
     ];
@@ -229,4 +230,17 @@ fn machine_in(phase: Phase) -> (DrainMachine, u64) {
     }
     assert_eq!(machine.phase(), phase);
     (machine, now_ms)
+}
+
+/// A candidate was promised the role, and told to end before it came: it accepts until the other side has it back.
+#[test]
+fn a_role_that_comes_late_is_served_within_the_deadline() {
+    let mut machine = DrainMachine::new(DEADLINE, WINDOW);
+    machine.handle(GONE, START);
+    machine.handle(Event::Terminate, START);
+    let late = START + DEADLINE - 1_000;
+    assert_eq!(machine.handle(Event::ListenersBack, late), [Action::AwaitSuccessor { for_ms: 1_000 }]);
+    assert_eq!(machine.handle(NONE, late), []);
+    assert_eq!(machine.handle(HANDING_OVER, late), []);
+    assert_eq!(machine.handle(NONE, late), [Action::Exit { code: 0 }]);
 }

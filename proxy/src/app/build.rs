@@ -320,8 +320,14 @@ fn be_seated(config: Option<&HandoverConfig>) -> Seating {
         return Seating { cause: Some("HANDOVER is off".to_owned()), ..Seating::default() };
     };
     let begun = Instant::now();
+    // If its owner is gone and somebody stood by, that one comes first: connections wait at its listening sockets.
+    let mut gives_way = config.socket.exists();
     loop {
         match Seat::take(&config.socket) {
+            Ok(Taken::Free(seat)) if std::mem::take(&mut gives_way) => {
+                drop(seat);
+                std::thread::sleep(Duration::from_millis(2 * limits::LOCK_RETRY_MS));
+            }
             Ok(Taken::Free(seat)) => return Seating { seat: Some(seat), ..Seating::default() },
             Ok(Taken::Held(channel)) => return Seating { call: Some(channel), ..Seating::default() },
             // It may be just about to listen.

@@ -142,6 +142,10 @@ impl Control {
                     waits_for_empty = false;
                     // What was promised may be ours already, and come.
                     handover.nothing_promised().await;
+                    if !notices.is_empty() {
+                        // Perhaps of the role, with which connections come.
+                        continue;
+                    }
                     Event::ConnectionsLeft(left(&shared))
                 }
                 Some(()) = all_gone.recv(), if machine.phase() == Phase::StandingBy => return ExitCode::SUCCESS,

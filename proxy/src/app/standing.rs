@@ -121,6 +121,8 @@ pub(super) struct Candidacy {
 pub(super) struct Memory {
     /// Whose successor we are.
     predecessor: Option<String>,
+    /// Who had the role when the last session ended without it.
+    successor: Option<String>,
     /// Successors that died: how often, and when last.
     crashes: HashMap<String, (u32, Instant)>,
 }
@@ -240,11 +242,18 @@ impl Candidacy {
             Verdict::Busy => return Err(Missed::Later(CALL_AGAIN)),
             Verdict::Incompatible { reason } => return Err(Missed::Never(reason)),
         }
+        if !*wants && self.memory.successor.as_deref() != Some(&theirs.pod) {
+            // Another one accepts, at sockets of its own: what comes to ours would wait for ever.
+            self.role.forget_copies();
+        }
         self.status.standing(if *wants { Standing::Candidate } else { Standing::Standby });
         let ended = self.session(line, &theirs, false, *wants).await;
-        if let Ended::WithRole(took) = ended {
-            *wants = false;
-            self.memory.predecessor = (took == Some(Took::Given)).then_some(theirs.pod);
+        match ended {
+            Ended::WithRole(took) => {
+                *wants = false;
+                self.memory.predecessor = (took == Some(Took::Given)).then_some(theirs.pod);
+            }
+            Ended::WithoutRole => self.memory.successor = Some(theirs.pod),
         }
         Ok(())
     }
@@ -281,6 +290,9 @@ impl Candidacy {
         };
         let wants = theirs.wants_role && self.memory.predecessor.as_deref() != Some(&theirs.pod);
         let ended = self.session(line, &theirs, true, wants).await;
+        if ended == Ended::WithoutRole {
+            self.memory.successor = Some(theirs.pod.clone());
+        }
         if ended == Ended::WithRole(Some(Took::Inherited)) {
             let crashes = self.memory.crashes.entry(theirs.pod.clone()).or_insert((0, Instant::now()));
             *crashes = (crashes.0 + 1, Instant::now());

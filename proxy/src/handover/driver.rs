@@ -202,7 +202,8 @@ impl Driver {
         let mut room = tokio::time::interval(ROOM_INTERVAL);
         loop {
             self.flush();
-            promised.store(self.session.has_promised(), Ordering::Release);
+            // What was committed to us is nowhere to be seen until a worker runs it.
+            promised.store(self.session.has_promised() || self.running > 0, Ordering::Release);
             // What is being frozen or closed comes back here first.
             if self.gone && self.session.is_over() && self.running == 0 {
                 let since = *orphaned.get_or_insert_with(Instant::now);
