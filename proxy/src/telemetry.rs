@@ -9,7 +9,7 @@
 //! | [`workload_manager`] | what is counted of pods and of istio-cni |
 //! | [`dns`] | what is counted of the DNS proxy |
 //! | [`metrics`] | every metric family, and how they are exposed |
-//! | [`inheritance`] | counters that go on at a successor |
+//! | `inheritance` | counters that go on at a successor |
 
 pub mod control_plane;
 pub mod dns;

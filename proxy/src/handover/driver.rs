@@ -7,7 +7,7 @@
 //!   time ────────────────────────► └─────────┘ ◄──────────────────────────────────────┘
 //! ```
 //!
-//! Nothing in here waits for anything but the next event: what takes time runs beside it and comes back as [`Done`].
+//! Nothing in here waits for anything but the next event: what takes time runs beside it and comes back as `Done`.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;

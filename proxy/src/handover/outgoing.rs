@@ -1,7 +1,7 @@
 //! What waits to be sent to the other side, in order.
 //!
 //! A commit in the queue is not sent: it can still be taken out ([`Outgoing::withdraw`]). Once the kernel has taken it, whole, it is
-//! the other side's ([`Sent`] says so).
+//! the other side's ([`Flushed::sent`] says so).
 
 use std::collections::VecDeque;
 use std::ops::Range;
