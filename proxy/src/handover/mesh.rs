@@ -80,6 +80,8 @@ pub(super) struct MeshExchange {
     learns: bool,
     pieces: Assembler,
     caught_up: Option<watch::Receiver<u64>>,
+    /// The number with which everything is known here, once that was told: to be told is not to have it.
+    whole_at: Option<u64>,
     /// Connections that were allowed at changes that are not known here yet.
     parked: BTreeMap<Offer, Parked>,
     /// Since when something had to wait too long, and nothing new has come.
@@ -95,6 +97,8 @@ struct Parked {
 pub(super) enum Due {
     /// The other side should know.
     Tell(Telling),
+    /// Everything that the other side knows is known here, too.
+    Known,
     /// See what [`MeshExchange::unpark`] says.
     Unpark,
 }
@@ -122,6 +126,7 @@ impl MeshExchange {
             learns,
             pieces: Assembler::new(),
             caught_up,
+            whole_at: None,
             parked: BTreeMap::new(),
             behind_since: None,
         }
@@ -129,6 +134,11 @@ impl MeshExchange {
 
     /// Waits for something to do.
     pub(super) async fn due(&mut self, waiting: usize) -> Due {
+        if self.whole_at.is_some_and(|number| self.has_caught_up_with(number)) {
+            self.whole_at = None;
+            self.mesh.known.send_replace(true);
+            return Due::Known;
+        }
         let first = self.parked.values().map(|parked| parked.until).min();
         let (told, caught_up) = (&mut self.told, &mut self.caught_up);
         tokio::select! {
@@ -146,26 +156,26 @@ impl MeshExchange {
         if self.told.is_some() { self.mesh.store.load().generation() } else { 0 }
     }
 
-    /// Takes in what the other side tells. True if with this everything is known.
+    /// Takes in what the other side tells.
     ///
     /// # Errors
     /// If it can't be read: then the own stream has to bring everything.
-    pub(super) fn heard(&mut self, piece: Piece) -> Result<bool, String> {
-        let Some(client) = self.mesh.client.as_ref().filter(|_| self.learns) else { return Ok(false) };
+    pub(super) fn heard(&mut self, piece: Piece) -> Result<(), String> {
+        let Some(client) = self.mesh.client.as_ref().filter(|_| self.learns) else { return Ok(()) };
         let learned = match self.pieces.add(piece, Vec::new()) {
-            Ok(None) => return Ok(false),
+            Ok(None) => return Ok(()),
             Ok(Some(Whole { bytes, .. })) => Telling::decode(&bytes).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         match learned {
             Ok(telling) => {
-                let complete = telling.is_complete();
+                let whole_at = telling.is_complete().then(|| telling.generation());
                 client.learn(telling);
-                if complete {
+                if whole_at.is_some() {
                     client.begin();
-                    self.mesh.known.send_replace(true);
+                    self.whole_at = whole_at;
                 }
-                Ok(complete)
+                Ok(())
             }
             Err(reason) => {
                 client.begin();
@@ -218,6 +228,10 @@ impl MeshExchange {
         if self.behind_since.is_some_and(|since| since.elapsed() >= patience) {
             return true;
         }
+        self.has_caught_up_with(number)
+    }
+
+    fn has_caught_up_with(&self, number: u64) -> bool {
         self.caught_up.as_ref().is_none_or(|caught_up| *caught_up.borrow() >= number)
     }
 }
@@ -284,6 +298,18 @@ mod tests {
         assert_eq!(unparked(&mut exchange).await, [(2, Unparked::Known)]);
         assert_eq!(unparked(&mut exchange).await, [(3, Unparked::Late)]);
         assert_eq!(begun.elapsed(), Duration::from_millis(limits::MESH_MS));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_is_known_once_the_store_has_it() {
+        let (mesh, caught_up) = watch::channel(0);
+        let mut exchange = learner(caught_up);
+        exchange.whole_at = Some(5);
+        for (number, known) in [(4, false), (5, true)] {
+            mesh.send_replace(number);
+            assert!(matches!(exchange.due(0).await, Due::Unpark) != known, "at {number}");
+            assert_eq!(*exchange.mesh.known.borrow(), known, "at {number}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

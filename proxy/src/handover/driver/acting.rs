@@ -144,6 +144,11 @@ impl Driver {
     pub(super) fn mesh_due(&mut self, due: Due) {
         match due {
             Due::Tell(telling) => mesh::send(&telling, &mut self.outgoing),
+            Due::Known => {
+                tracing::info!(peer = %self.peer.pod, "the owner's view of the mesh has come");
+                // Enough if the owner must end.
+                self.happened(Event::Able { alone: false });
+            }
             Due::Unpark => {
                 for (offer, unparked) in self.mesh.unpark() {
                     match unparked {

@@ -53,15 +53,11 @@ impl Driver {
                 self.happened(Event::Heard(Say::Commit { offer }));
                 self.secrets = None;
             }
-            Message::Mesh(piece) => match self.mesh.heard(piece) {
-                Ok(false) => {}
-                Ok(true) => {
-                    tracing::info!(peer = %self.peer.pod, "the owner's view of the mesh has come");
-                    // Enough if the owner must end.
-                    self.happened(Event::Able { alone: false });
+            Message::Mesh(piece) => {
+                if let Err(reason) = self.mesh.heard(piece) {
+                    tracing::warn!(%reason, "what the owner says of the mesh can't be used");
                 }
-                Err(reason) => tracing::warn!(%reason, "what the owner says of the mesh can't be used"),
-            },
+            }
             Message::Counters(piece) => match self.counters.add(piece, descriptors) {
                 Ok(None) => {}
                 Ok(Some(Whole { bytes, .. })) => {
