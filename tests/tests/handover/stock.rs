@@ -12,7 +12,7 @@ use tests::daemonset::settle;
 use tests::longlived::{Line, LongLived};
 use tests::stock::{self, HBONE_PORT, LARGE_FRAMES, Server, ServerConfig, Tunnel};
 use tests::traffic::nothing;
-use tests::world::{APPLICATION, Host, World, identity};
+use tests::world::{Host, World, identity};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::scene::{Handover, Scene, world};
@@ -40,10 +40,10 @@ fn stock_peers_notice_nothing() {
     // tunnel does: then another one is dialled.
     assert!(peers.server.handshakes() <= 1 + count as usize, "{} tunnels", peers.server.handshakes());
     load.go_on();
+    peers.may_still_open(&world);
     let seen = load.stop();
     seen.all_whole();
     assert_eq!(peers.server.broken(), [""; 0]);
-    peers.may_still_open(&world);
     let keys = (seen.long.sent + seen.long.checked) / FULL_RECORD / RENEW_KEY_AFTER;
     println!("after {count} replacements: {seen}; about {keys} keys of the stock side");
     assert!(keys > 20 * u64::from(count), "the keys were hardly ever renewed: {keys}");
@@ -88,9 +88,9 @@ impl Peers {
         LongLived::start([busy, idle].concat(), lines(Plan { fresh: 1, ..nothing() }), servers.into())
     }
 
-    /// The tunnels of the beginning take new streams: no GOAWAY has come. The application is gone by now, which is the answer.
+    /// The tunnels of the beginning take new streams: no GOAWAY has come. Nobody listens there, which is the answer.
     fn may_still_open(&self, world: &World) {
-        let authority = world.at(Host::Server, APPLICATION).to_string();
+        let authority = world.at(Host::Server, NOBODY).to_string();
         for tunnel in &self.tunnels {
             let reply = self.runtime.block_on(tunnel.open(&authority)).expect("the tunnel goes on");
             assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -98,6 +98,8 @@ impl Peers {
     }
 }
 
+/// A port that no application has.
+const NOBODY: u16 = 9;
 /// So often that there is always a renewal near.
 const RENEW_KEY_AFTER: u64 = 40;
 /// Bytes, of a TLS record.
