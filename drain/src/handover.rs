@@ -24,7 +24,8 @@
 //!
 //! Both sides are alike: when B is told to end, the same goes the other way. A commit is one message, sent whole or not at
 //! all; before it everything is A's, after it B's, and no other message changes an owner. When B dies the lock is free,
-//! and A takes the role back with its copies of the listeners.
+//! and A takes the role back with its copies of the listeners. When both are told to end A hangs up, so that a third may call B,
+//! and then calls the third.
 //!
 //! # The traps, and how each is met
 //!

@@ -143,6 +143,15 @@ impl Session {
             || self.taken.values().any(|taking| matches!(taking, Taking::Promised { .. }))
     }
 
+    /// Whether this side, which has no role, should close the socket. Both have been told to end, so neither takes anything from
+    /// the other: what is left here may go to whoever takes the role next, and to nobody as long as this session keeps its
+    /// holder busy.
+    pub fn is_useless(&self) -> bool {
+        let both_end = self.terminating && self.peer.terminating;
+        let nothing_offered = !self.freezing && self.offered.is_empty() && self.taken.is_empty();
+        self.role == Role::Without && both_end && nothing_offered && !self.peer.gone
+    }
+
     /// Whether the other side is gone, and nothing that was begun is still under way here: the session can be forgotten.
     pub fn is_over(&self) -> bool {
         let role_is_moving = matches!(

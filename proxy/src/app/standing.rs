@@ -253,7 +253,13 @@ impl Candidacy {
                 *wants = false;
                 self.memory.predecessor = (took == Some(Took::Given)).then_some(theirs.pod);
             }
-            Ended::WithoutRole => self.memory.successor = Some(theirs.pod),
+            Ended::WithoutRole => {
+                self.memory.successor = Some(theirs.pod);
+                if self.ear.facts.terminating.load(Ordering::Acquire) {
+                    // It may be about to give the role to somebody who could take what is left here.
+                    return Err(Missed::Later(CALL_AGAIN));
+                }
+            }
         }
         Ok(())
     }

@@ -202,6 +202,10 @@ impl Driver {
         let mut room = tokio::time::interval(ROOM_INTERVAL);
         loop {
             self.flush();
+            if self.session.is_useless() && self.outgoing.is_empty() {
+                tracing::info!(peer = %self.peer.pod, "both have been told to end: nothing more can go there");
+                self.lost();
+            }
             // What was committed to us is nowhere to be seen until a worker runs it.
             promised.store(self.session.has_promised() || self.running > 0, Ordering::Release);
             // What is being frozen or closed comes back here first.

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use tests::daemonset::{DaemonSet, Dedicated, run, run_for, settle};
 use tests::longlived::Mix;
 
-use crate::scene::{Handover, SHORT_BAKE, Scene, world};
+use crate::scene::{Handover, SHORT_BAKE, Scene, Side, world};
 
 /// Something that happens to the DaemonSet of one node.
 #[derive(Debug, Clone, Copy)]
@@ -98,4 +98,28 @@ fn two_that_are_told_to_end_both_end() {
         assert!(!history.contains("KILLED"), "gap of {gap} ms\n{history}");
         drop(load);
     }
+}
+
+/// Both pods of an upgrade are told to end in the middle of it, with connections on both sides: neither takes anything from the
+/// other any more, and the third gets what both of them have.
+#[test]
+fn a_third_takes_over_from_two_that_are_told_to_end() {
+    let world = world();
+    let environment = [("HANDOVER_BAKE", "200ms"), ("CONNECTION_TERMINATION_DEADLINE", "12s")];
+    let mut scene = Scene::halting(&world, Side::Successor, "commit", &environment);
+    let load = scene.load(Mix::SMALL);
+    // It has the role, and one tunnel.
+    let second = scene.halt(Side::Successor, "commit");
+    let node = &mut scene.nodes[..1];
+    let first = node[0].active().find(|pod| **pod != second).cloned();
+    // The controller may have been faster.
+    first.iter().for_each(|first| node[0].delete_pod(first));
+    node[0].delete_pod(&second);
+    scene.go_on(&second);
+    settle(&mut scene.nodes[..1]);
+    load.go_on();
+    let seen = load.stop();
+    assert!(seen.losses().is_empty(), "{:#?}\n{}", seen.losses(), scene.history());
+    seen.all_whole();
+    scene.ended_well();
 }

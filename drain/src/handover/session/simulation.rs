@@ -179,6 +179,8 @@ impl World {
         let (Some(holder), back) = (free(Process::is_free_holder), free(Process::is_free_standby)) else {
             return;
         };
+        // A candidate may call before those that were there.
+        let back = back.filter(|_| self.starts_left == 0 || self.random.bool());
         let caller = match back {
             Some(back) => back,
             None if self.starts_left == 0 => return,

@@ -12,8 +12,16 @@ impl World {
         self.flush(index);
     }
 
-    /// Sends what the kernel takes.
+    /// Sends what the kernel takes; hangs up when that was the last.
     pub(super) fn flush(&mut self, index: usize) {
+        self.send_on(index);
+        let process = &self.processes[index];
+        if process.session.as_ref().is_some_and(Session::is_useless) && process.outgoing.is_empty() {
+            self.break_off(index);
+        }
+    }
+
+    fn send_on(&mut self, index: usize) {
         let peer = self.processes[index].peer;
         let process = &mut self.processes[index];
         if !process.gone && !process.outgoing.is_empty() && self.processes[peer].closed {

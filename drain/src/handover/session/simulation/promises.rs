@@ -64,6 +64,8 @@ impl World {
                 assert_eq!(left, 0, "{}", self.failed("it keeps what could move"));
             }
             assert!(process.gone || !other.accepting || !process.accepting);
+            let useless = !process.gone && process.terminating && other.terminating;
+            assert!(!useless, "{}", self.failed("a session of two that end keeps others out"));
         }
     }
 }
