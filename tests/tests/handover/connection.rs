@@ -7,11 +7,17 @@ use std::time::Duration;
 use demo::node::Node;
 use demo::traffic::pattern::{Cursor, Direction, WINDOW};
 use demo::traffic::socks5;
-use tests::wait::PATIENCE;
+use tests::wait::{PATIENCE, until_blocking};
 
 /// An application's connection, by way of `node`, to `target`, where nobody listens yet, and its other end.
 pub(crate) fn joined(node: &Node, target: SocketAddr) -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind(target).expect("a free port");
+    let mut listener = None;
+    // A process that another test starts has, for a moment, copies of all sockets of this one: the last listener may be among them.
+    until_blocking("the port is free", || {
+        listener = TcpListener::bind(target).ok();
+        listener.is_some()
+    });
+    let listener = listener.expect("it was free");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let near = runtime.block_on(socks5::connect(node.socks5(), target)).expect("a SOCKS5 server");
     let near = near.into_std().expect("a socket");
