@@ -193,6 +193,8 @@ pub struct Hello {
     pub wants_role: bool,
     /// It has the role.
     pub holds_role: bool,
+    /// As [`Message::Terminating`]; a build before this field says it only there.
+    pub terminating: bool,
     /// As [`Message::Room`].
     pub room: u32,
     /// What must be equal on both sides for connections to move, by name.
@@ -218,7 +220,7 @@ pub enum Verdict {
         /// Why.
         reason: String,
     },
-    /// There is a session with somebody else.
+    /// Not now: there is a session with somebody else, or both have been told to end.
     Busy,
 }
 

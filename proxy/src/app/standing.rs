@@ -281,10 +281,12 @@ impl Candidacy {
 
     async fn deal(&mut self, channel: Channel) {
         let Ok(line) = Line::new(channel) else { return };
-        let hello = self.hello(false, true);
-        let greeted = greeting::answer(&line, hello, |theirs| self.memory.verdict(theirs, &self.card)).await;
+        let ours = self.hello(false, true);
+        let verdict = |theirs: &Hello| self.memory.verdict(theirs, &self.card, ours.terminating);
+        let greeted = greeting::answer(&line, ours.clone(), verdict).await;
         let theirs = match greeted {
             Ok((theirs, Verdict::Welcome | Verdict::StayStandby)) => theirs,
+            Ok((_, Verdict::Busy)) => return,
             Ok((theirs, verdict)) => {
                 tracing::info!(pod = %theirs.pod, ?verdict, "a call for the hand-over");
                 return;
@@ -336,7 +338,8 @@ impl Candidacy {
     }
 
     fn hello(&self, wants: bool, holds: bool) -> Hello {
-        self.card.hello(wants, holds, self.shared.descriptors_left())
+        let hello = self.card.hello(wants, holds, self.shared.descriptors_left());
+        Hello { terminating: self.ear.facts.terminating.load(Ordering::Acquire), ..hello }
     }
 
     async fn pause(&mut self, pause: Duration) {
@@ -358,7 +361,11 @@ fn nobody_hears(command: Command) {
 }
 
 impl Memory {
-    fn verdict(&self, theirs: &Hello, card: &Card) -> Verdict {
+    fn verdict(&self, theirs: &Hello, card: &Card, terminating: bool) -> Verdict {
+        if terminating && theirs.terminating {
+            // It would hang up, and call again, until one of us has gone.
+            return Verdict::Busy;
+        }
         if let Some(mode) = card.compatibility.get("mode")
             && theirs.compatibility.get("mode") != Some(mode)
         {
@@ -379,3 +386,6 @@ impl Memory {
         Verdict::Welcome
     }
 }
+
+#[cfg(test)]
+mod tests;

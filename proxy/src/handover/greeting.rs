@@ -37,7 +37,7 @@ pub enum GreetingError {
 }
 
 impl Card {
-    /// The greeting.
+    /// The greeting of a process that has not been told to end.
     pub fn hello(&self, wants_role: bool, holds_role: bool, room: usize) -> Hello {
         Hello {
             version: VERSION,
@@ -47,6 +47,7 @@ impl Card {
             pid: std::process::id(),
             wants_role,
             holds_role,
+            terminating: false,
             room: u32::try_from(room).unwrap_or(u32::MAX),
             compatibility: self.facts(),
             features: vec![mesh::FEATURE.to_owned()],

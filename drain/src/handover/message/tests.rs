@@ -23,6 +23,7 @@ fn one_of_each() -> Vec<Message> {
         pid: 4711,
         wants_role: true,
         holds_role: true,
+        terminating: true,
         room: 1000,
         compatibility: BTreeMap::from([("cluster".to_owned(), text()), ("mode".to_owned(), text())]),
         features: vec![text(), String::new()],

@@ -133,6 +133,8 @@ struct HelloBody {
     compatibility: BTreeMap<String, String>,
     #[prost(string, repeated, tag = "10")]
     features: Vec<String>,
+    #[prost(bool, tag = "11")]
+    terminating: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -315,7 +317,7 @@ impl PieceBody {
 impl From<Hello> for HelloBody {
     fn from(hello: Hello) -> Self {
         let Hello { version, oldest_version, pod, build, pid, wants_role, holds_role, room, .. } = hello;
-        let Hello { compatibility, features, .. } = hello;
+        let Hello { compatibility, features, terminating, .. } = hello;
         Self {
             version,
             oldest_version,
@@ -327,6 +329,7 @@ impl From<Hello> for HelloBody {
             room,
             compatibility,
             features,
+            terminating,
         }
     }
 }
@@ -334,7 +337,7 @@ impl From<Hello> for HelloBody {
 impl From<HelloBody> for Hello {
     fn from(body: HelloBody) -> Self {
         let HelloBody { version, oldest_version, pod, build, pid, wants_role, holds_role, room, .. } = body;
-        let HelloBody { compatibility, features, .. } = body;
+        let HelloBody { compatibility, features, terminating, .. } = body;
         Self {
             version,
             oldest_version,
@@ -346,6 +349,7 @@ impl From<HelloBody> for Hello {
             room,
             compatibility,
             features,
+            terminating,
         }
     }
 }
