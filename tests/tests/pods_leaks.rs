@@ -208,8 +208,8 @@ struct Held {
 
 impl Held {
     /// The addresses that connections come from which are not relayed yet.
-    fn addresses(&self) -> impl Iterator<Item = String> {
-        self.sockets.iter().map(|socket| socket.local_addr().expect("an open socket").to_string())
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.sockets.iter().map(|socket| socket.local_addr().expect("an open socket"))
     }
 
     /// Every connection has ended, or does as soon as the kernel has passed it on: not only when its own time is up.
@@ -278,12 +278,16 @@ impl Scene<'_> {
             threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
         });
         let begun = Instant::now();
+        let stranger = self.neighbours.plain.at(APPLICATION).ip();
         let missing = loop {
             seen.extend(self.connections());
-            let missing: Vec<_> = (0..)
-                .zip(&held)
-                .filter(|(_, held)| !held.addresses().all(|address| seen.contains(&address)))
-                .collect();
+            // What leaves a pod is redirected, for which the kernel gives it another port if it remembers an earlier connection of
+            // the same one. Each pod does one thing.
+            let came = |address: SocketAddr| {
+                let same_pod = |seen: &SocketAddr| seen.ip() == address.ip() && address.ip() != stranger;
+                seen.contains(&address) || seen.iter().any(same_pod)
+            };
+            let missing: Vec<_> = (0..).zip(&held).filter(|(_, held)| !held.addresses().all(came)).collect();
             if missing.is_empty() || begun.elapsed() > PATIENCE {
                 break missing.iter().map(|(number, _)| does(*number)).collect::<Vec<_>>();
             }
@@ -378,10 +382,13 @@ impl Scene<'_> {
     }
 
     /// Where the live connections come from.
-    fn connections(&self) -> BTreeSet<String> {
+    fn connections(&self) -> BTreeSet<SocketAddr> {
         let page: Value = serde_json::from_str(&self.proxy.connections().expect("a page")).expect("JSON");
         let connections = page["connections"].as_array().expect("a list").iter();
-        connections.map(|connection| connection["source"]["address"].to_string().replace('"', "")).collect()
+        let addresses = connections.map(|connection| connection["source"]["address"].as_str());
+        addresses
+            .map(|address| address.and_then(|address| address.parse().ok()).expect("an address"))
+            .collect()
     }
 
     /// The service accounts for which it has certificates, or wants them.
@@ -399,7 +406,7 @@ impl Scene<'_> {
 struct Counted {
     gauges: BTreeMap<&'static str, usize>,
     pods: usize,
-    connections: BTreeSet<String>,
+    connections: BTreeSet<SocketAddr>,
 }
 
 /// Nothing of this is there at rest.
