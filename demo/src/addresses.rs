@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{process, thread};
 
 /// Addresses of one mesh. They are taken until this is dropped.
 #[derive(Debug)]
@@ -67,6 +68,22 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Listens where this process may have listened a moment ago. A process that it is starting may still have a copy of that listener.
+///
+/// # Errors
+/// The address is taken, for longer than a start of a process takes, or can't be had.
+pub fn listen_again(address: SocketAddr) -> io::Result<TcpListener> {
+    let begun = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < PROCESS_START => {
+                thread::sleep(LOOK_AGAIN);
+            }
+            bound => return bound,
+        }
+    }
+}
+
 /// The second and third number of an address: never 127.0 (the usual loopback), another pair at each call.
 fn neighbourhood() -> [u8; 2] {
     static CALLS: AtomicU32 = AtomicU32::new(0);
@@ -75,6 +92,10 @@ fn neighbourhood() -> [u8; 2] {
     let [_, _, second, third] = number.to_be_bytes();
     [second + 1, third]
 }
+
+/// From the copy of a process to its program, on a busy machine.
+const PROCESS_START: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 const TRIES: u32 = 64;
 const CLAIM_PORT: u16 = 15_099;

@@ -24,6 +24,7 @@ use xds::proto::discovery::aggregated_discovery_service_server::AggregatedDiscov
 use super::certificates::Certificates;
 use super::discovery::Discovery;
 use super::{Authority, AuthorityError, Cluster, Statistics};
+use crate::addresses::listen_again;
 use crate::node::Control;
 
 mod wire;
@@ -79,7 +80,7 @@ impl Replica {
     /// The address is taken or not of this machine; no thread could be started.
     pub fn start(address: SocketAddr, cluster: &Cluster, authority: &Authority) -> io::Result<Self> {
         // Addresses of connections that are just closed are no hindrance: the standard library sets SO_REUSEADDR.
-        let listener = StdListener::bind(address)?;
+        let listener = listen_again(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {

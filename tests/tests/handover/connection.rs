@@ -1,23 +1,18 @@
 //! One connection of applications, whose both ends the test holds.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use demo::addresses::listen_again;
 use demo::node::Node;
 use demo::traffic::pattern::{Cursor, Direction, WINDOW};
 use demo::traffic::socks5;
-use tests::wait::{PATIENCE, until_blocking};
+use tests::wait::PATIENCE;
 
 /// An application's connection, by way of `node`, to `target`, where nobody listens yet, and its other end.
 pub(crate) fn joined(node: &Node, target: SocketAddr) -> (TcpStream, TcpStream) {
-    let mut listener = None;
-    // A process that another test starts has, for a moment, copies of all sockets of this one: the last listener may be among them.
-    until_blocking("the port is free", || {
-        listener = TcpListener::bind(target).ok();
-        listener.is_some()
-    });
-    let listener = listener.expect("it was free");
+    let listener = listen_again(target).expect("a free port");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let near = runtime.block_on(socks5::connect(node.socks5(), target)).expect("a SOCKS5 server");
     let near = near.into_std().expect("a socket");
