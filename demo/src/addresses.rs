@@ -68,7 +68,8 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Listens where this process may have listened a moment ago. A process that it is starting may still have a copy of that listener.
+/// Listens where this process may have listened a moment ago. A process that it is starting may still have a copy of that listener,
+/// and nothing tells when that is closed: not even the end of `spawn`, which comes before the kernel closes what the program does not get.
 ///
 /// # Errors
 /// The address is taken, for longer than a start of a process takes, or can't be had.

@@ -49,7 +49,8 @@ const STEPS: [&str; 10] = [
 ];
 
 /// The table. Whoever is killed takes with it what it owns: the predecessor everything until it is given, the successor what
-/// was committed to it, from its promise on what may have been, and what it has accepted since it has the role. Nobody loses anything by waiting, or by an orderly end.
+/// was committed to it, from its promise on what may have been, and what it has accepted since it has the role. Nobody loses anything
+/// by waiting, or by an orderly end.
 ///
 /// A successor that dies after the first connection leaves the predecessor told to end: what that still has drains there, until
 /// its deadline. Only a candidate that comes up again in time could take it.
